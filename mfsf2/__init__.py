@@ -1,0 +1,47 @@
+"""MFSF2-NET: a CNN and a transformer branch, fused across frequencies and scales, for medical images."""
+
+from .heads import ClassificationHead
+from .layers import (
+    FREQUENCY_TABLES,
+    MFFE,
+    CrossBranchGate,
+    DualBranchAlign,
+    FusionStage,
+    GlobalPool,
+    MultiFreqMultiScaleFusion,
+    MultiScalePyramid,
+    PyramidSplitAttention,
+    adaptive_avg_pool,
+    dct_basis,
+    dct_filter_bank,
+    dct_frequencies,
+)
+from .models import MFSF2Classifier, MFSF2Encoder
+from .registry import create_model, list_models, list_pretrained
+from .version import __version__
+from .weights import load_checkpoint, save_pretrained
+
+__all__ = [
+    "FREQUENCY_TABLES",
+    "MFFE",
+    "ClassificationHead",
+    "CrossBranchGate",
+    "DualBranchAlign",
+    "FusionStage",
+    "GlobalPool",
+    "MFSF2Classifier",
+    "MFSF2Encoder",
+    "MultiFreqMultiScaleFusion",
+    "MultiScalePyramid",
+    "PyramidSplitAttention",
+    "__version__",
+    "adaptive_avg_pool",
+    "create_model",
+    "dct_basis",
+    "dct_filter_bank",
+    "dct_frequencies",
+    "list_models",
+    "list_pretrained",
+    "load_checkpoint",
+    "save_pretrained",
+]

@@ -1,0 +1,183 @@
+"""Fusion of the two branches: one stage of it, and the whole over all stages and scales."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+from .align import DualBranchAlign
+from .checks import check_map, check_pyramid
+from .conv import ConvBnAct
+from .dct import FrequencyPairs
+from .mffe import MFFE
+from .pyramid import MultiScalePyramid
+
+__all__ = ["CrossBranchGate", "FusionStage", "MultiFreqMultiScaleFusion"]
+
+torch.fx.wrap("check_map")
+torch.fx.wrap("check_pyramid")
+
+
+class CrossBranchGate(nn.Module):
+    r"""Weigh two maps of one grid against each other at every position, and fuse them.
+
+    .. math::
+        s = \sigma(\mathrm{Conv}(\mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}([r; p]))))) \qquad
+        F = \mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}([s r; (1 - s) p])))
+
+    All convolutions are 1x1 with bias, s has one channel.
+
+    Args:
+        channels: channels C of both inputs and of the output.
+
+    Shape: two maps ``(B, C, H, W)`` to one.
+
+    Example:
+        >>> CrossBranchGate(64)(torch.randn(2, 64, 7, 7), torch.randn(2, 64, 7, 7)).shape
+        torch.Size([2, 64, 7, 7])
+    """
+
+    def __init__(
+        self, channels: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.attn = ConvBnAct(2 * channels, channels, device=device, dtype=dtype)
+        self.attn_out = nn.Conv2d(channels, 1, 1, device=device, dtype=dtype)
+        self.fuse = ConvBnAct(2 * channels, channels, device=device, dtype=dtype)
+
+    def weight(self, r: Tensor, p: Tensor) -> Tensor:
+        """Weight s of ``r``, shape ``(B, 1, H, W)``; that of ``p`` is ``1 - s``."""
+        return self.attn_out(self.attn(torch.cat([r, p], dim=1))).sigmoid()
+
+    def forward(self, r: Tensor, p: Tensor) -> Tensor:
+        check_map(r, self.channels, "r")
+        check_map(p, self.channels, "p")
+        s = self.weight(r, p)
+        return self.fuse(torch.cat([s * r, (1 - s) * p], dim=1))
+
+
+class FusionStage(nn.Module):
+    """One stage of the fusion: align both maps, gate each by its frequencies (MFFE), fuse by the cross-branch gate.
+
+    The authors' newer name is MFAF, multi-frequency aware fusion.
+
+    Args:
+        cnn_chans: channels of the CNN map.
+        transformer_chans: channels of the transformer map.
+        channels: channels C of the fused map.
+        reduction, num_frequencies, frequencies, grid_size: as for :class:`MFFE`.
+
+    Shape: ``(B, cnn_chans, H, W)`` and ``(B, transformer_chans, h, w)`` to ``(B, C, h, w)``.
+
+    Example:
+        >>> stage = FusionStage(256, 64, channels=128)
+        >>> stage(torch.randn(2, 256, 14, 14), torch.randn(2, 64, 14, 14)).shape
+        torch.Size([2, 128, 14, 14])
+    """
+
+    def __init__(
+        self,
+        cnn_chans: int,
+        transformer_chans: int,
+        channels: int = 256,
+        reduction: int = 16,
+        num_frequencies: int = 16,
+        frequencies: str | FrequencyPairs = "top",
+        grid_size: int = 7,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dd: dict[str, Any] = dict(device=device, dtype=dtype)
+        self.align = DualBranchAlign(cnn_chans, transformer_chans, channels, **dd)
+        self.mffe_cnn = MFFE(channels, reduction, num_frequencies, frequencies, grid_size, **dd)
+        self.mffe_transformer = MFFE(channels, reduction, num_frequencies, frequencies, grid_size, **dd)
+        self.gate = CrossBranchGate(channels, **dd)
+
+    def forward(self, cnn_map: Tensor, transformer_map: Tensor) -> Tensor:
+        r, p = self.align(cnn_map, transformer_map)
+        return self.gate(self.mffe_cnn(r), self.mffe_transformer(p))
+
+
+class MultiFreqMultiScaleFusion(nn.Module):
+    """Fuse two pyramids of feature maps stage by stage, then across the stages.
+
+    Args:
+        cnn_chans: channels of the CNN maps, one entry for each stage.
+        transformer_chans: channels of the transformer maps, as many.
+        channels: channels C of the fused maps.
+        pyramid_chans: channels A of each stage inside the pyramid.
+        out_chans: channels O of the pyramid's output.
+        pyramid_size: side of the pyramid's grid.
+        reduction, num_frequencies, frequencies, grid_size: as for :class:`MFFE`.
+
+    Shape: two lists of n maps to ``(fused, pyramid)``: a list of n maps ``(B, C, h_i, w_i)`` on the transformer's grids
+    and the pooled pyramid ``(B, O)``, or with ``pooled=False`` its map ``(B, O, pyramid_size, pyramid_size)``.
+
+    Raises:
+        ValueError: lists of different or wrong lengths, maps of other shapes.
+
+    Example:
+        >>> fusion = MultiFreqMultiScaleFusion([64, 128], [32, 64], channels=64, pyramid_chans=64, out_chans=128)
+        >>> r, p = ([torch.randn(2, c, s, s) for c, s in zip(cs, (16, 8))] for cs in ([64, 128], [32, 64]))
+        >>> fused, pyramid = fusion(r, p)
+        >>> [f.shape for f in fused], pyramid.shape
+        ([torch.Size([2, 64, 16, 16]), torch.Size([2, 64, 8, 8])], torch.Size([2, 128]))
+    """
+
+    def __init__(
+        self,
+        cnn_chans: Sequence[int],
+        transformer_chans: Sequence[int],
+        channels: int = 256,
+        pyramid_chans: int = 256,
+        out_chans: int = 512,
+        pyramid_size: int = 14,
+        reduction: int = 16,
+        num_frequencies: int = 16,
+        frequencies: str | FrequencyPairs = "top",
+        grid_size: int = 7,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if len(cnn_chans) != len(transformer_chans) or not cnn_chans:
+            raise ValueError(
+                f"cnn_chans has {len(cnn_chans)} stages and transformer_chans {len(transformer_chans)}: give one number "
+                "of channels for each stage, at least one, in both"
+            )
+        self.cnn_chans = list(cnn_chans)
+        self.transformer_chans = list(transformer_chans)
+        self.channels = channels
+        self.stages = nn.ModuleList(
+            FusionStage(r, p, channels, reduction, num_frequencies, frequencies, grid_size, device=device, dtype=dtype)
+            for r, p in zip(cnn_chans, transformer_chans)
+        )
+        self.pyramid: MultiScalePyramid | None = MultiScalePyramid(
+            [channels] * len(cnn_chans), pyramid_chans, out_chans, pyramid_size, device=device, dtype=dtype
+        )
+
+    def fuse(self, cnn_maps: list[Tensor], transformer_maps: list[Tensor]) -> list[Tensor]:
+        """The fused maps F_1..F_n alone, without the pyramid."""
+        check_pyramid(cnn_maps, self.cnn_chans, "cnn_maps")
+        check_pyramid(transformer_maps, self.transformer_chans, "transformer_maps")
+        # zip follows the lists: symbolic tracing sees lists of known length, the check above has compared it.
+        return [stage(r, p) for stage, r, p in zip(self.stages, cnn_maps, transformer_maps)]
+
+    def prune(self, num_stages: int) -> None:
+        """Remove all but the first ``num_stages`` stages, and the pyramid."""
+        self.stages = self.stages[:num_stages]
+        self.cnn_chans = self.cnn_chans[:num_stages]
+        self.transformer_chans = self.transformer_chans[:num_stages]
+        self.pyramid = None
+
+    def forward(
+        self, cnn_maps: list[Tensor], transformer_maps: list[Tensor], pooled: bool = True
+    ) -> tuple[list[Tensor], Tensor]:
+        if self.pyramid is None:
+            raise ValueError("this fusion is pruned, its pyramid is gone: call fuse() for the fused maps")
+        fused = self.fuse(cnn_maps, transformer_maps)
+        return fused, self.pyramid.pooled(fused) if pooled else self.pyramid(fused)

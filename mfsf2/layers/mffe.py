@@ -1,0 +1,109 @@
+"""Multi-frequency feature extraction: channel attention on statistics of DCT-filtered features."""
+
+from collections.abc import Callable
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+from .checks import check_map
+from .dct import FrequencyPairs, dct_filter_bank, dct_frequencies
+from .pooling import adaptive_avg_pool
+
+__all__ = ["MFFE"]
+
+torch.fx.wrap("check_map")
+torch.fx.wrap("adaptive_avg_pool")
+
+
+class MFFE(nn.Module):
+    r"""Multi-frequency feature extraction, a channel gate: returns ``x * sigmoid(logits(x))``.
+
+    The map is average-pooled to a G x G grid and multiplied with K DCT filters :math:`D_k`. Mean, maximum and minimum
+    over the grid's positions, each averaged over k, give three vectors per sample; one bottleneck, shared by the three,
+    turns them into logits:
+
+    .. math::
+        \mathrm{logits} = \sum_{s \in \{A, M, m\}} W_2 \, \mathrm{relu}(W_1 s)
+
+    The block as published for MFSF2-NET. The idea goes back to FcaNet (ICCV 2021) and the MFCA of MADGNet (CVPR 2024).
+
+    Args:
+        channels: channels C of the map.
+        reduction: bottleneck ratio; W1 maps C to ``C // reduction``.
+        num_frequencies: number K of filters taken from a table, 1, 2, 4, 8, 16 or 32.
+        frequencies: the table, ``"top"``, ``"low"`` or ``"bot"``, or your own list of ``(u, v)`` pairs on a 7x7 grid.
+        grid_size: side G of the grid, at least 7.
+
+    Shape: ``(B, C, H, W)`` to the same, for any H, W >= 1.
+
+    Raises:
+        ValueError: G < 7, K not allowed, fewer channels than ``reduction``, an input of another shape.
+        TypeError: an input that is not floating point.
+
+    Example:
+        >>> MFFE(256)(torch.randn(2, 256, 14, 14)).shape
+        torch.Size([2, 256, 14, 14])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        num_frequencies: int = 16,
+        frequencies: str | FrequencyPairs = "top",
+        grid_size: int = 7,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if reduction < 1 or channels < reduction:
+            raise ValueError(
+                f"channels={channels} with reduction={reduction} leaves no hidden unit: use a reduction from 1 to the "
+                "number of channels"
+            )
+        self.channels = channels
+        self.grid_size = grid_size
+        self.frequencies = dct_frequencies(frequencies, num_frequencies)
+        hidden = channels // reduction
+        self.fc1 = nn.Linear(channels, hidden, bias=False, device=device, dtype=dtype)
+        self.act = nn.ReLU()
+        self.fc2 = nn.Linear(hidden, channels, bias=False, device=device, dtype=dtype)
+        bank = dct_filter_bank(self.frequencies, grid_size, device=device, dtype=dtype)
+        self.bank: Tensor
+        self.register_buffer("bank", bank.flatten(1), persistent=False)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights, and compute the filters afresh."""
+        self.fc1.reset_parameters()
+        self.fc2.reset_parameters()
+        self._reset_bank()
+
+    def _reset_bank(self) -> None:
+        bank = dct_filter_bank(self.frequencies, self.grid_size, device=self.bank.device, dtype=self.bank.dtype)
+        self.bank = bank.flatten(1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MFFE":
+        """Convert the module; the filters are then computed afresh for the new device and dtype.
+
+        They are constants: a detour over bfloat16 must not coarsen them, nor ``to_empty`` leave them undefined.
+        """
+        super()._apply(fn, recurse)
+        self._reset_bank()
+        return self
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Gate before the sigmoid, shape ``(B, C)``."""
+        check_map(x, self.channels, "x")
+        grid = adaptive_avg_pool(x, self.grid_size).flatten(2)
+        filtered = grid.unsqueeze(2) * self.bank
+        # The mean over filters is linear, so one filter, their mean, serves the average branch.
+        average = torch.matmul(grid, self.bank.mean(0)) / self.bank.shape[1]
+        statistics = torch.stack([average, filtered.amax(3).mean(2), filtered.amin(3).mean(2)], dim=1)
+        return self.fc2(self.act(self.fc1(statistics)).sum(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.logits(x).sigmoid().unsqueeze(2).unsqueeze(3)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, grid_size={self.grid_size}, num_frequencies={len(self.frequencies)}"

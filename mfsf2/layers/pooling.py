@@ -1,0 +1,109 @@
+"""Pooling written as products with two small matrices, one for the rows and one for the columns.
+
+The matrices depend on the map's height and width only. In this form adaptive pooling exports with dynamic sizes and is
+deterministic on every device, and the mean of a convolution's output costs a small matrix product in place of the
+convolution.
+"""
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+__all__ = ["GlobalPool", "adaptive_avg_pool", "adaptive_pool_matrix", "resize_bilinear", "window_mean_matrix"]
+
+
+def adaptive_pool_matrix(in_size: int, out_size: int, like: Tensor) -> Tensor:
+    """Matrix of shape ``(out_size, in_size)`` that does 1d adaptive average pooling.
+
+    Row i averages positions ``floor(i n / m)`` to ``ceil((i + 1) n / m) - 1``, as ``torch.nn.AdaptiveAvgPool1d`` does;
+    for ``out_size > in_size`` it repeats positions. Device and dtype are those of ``like``.
+    """
+    row = torch.arange(out_size, device=like.device).unsqueeze(1)
+    column = torch.arange(in_size, device=like.device).unsqueeze(0)
+    start = torch.div(row * in_size, out_size, rounding_mode="floor")
+    end = torch.div((row + 1) * in_size + (out_size - 1), out_size, rounding_mode="floor")
+    inside = (column >= start) & (column < end)
+    return inside.to(like.dtype) / (end - start).to(like.dtype)
+
+
+def window_mean_matrix(size: int, kernel_size: int, like: Tensor) -> Tensor:
+    """Matrix of shape ``(kernel_size, size)`` with the means that a padded convolution of stride 1 sees.
+
+    A convolution with zero padding ``kernel_size // 2`` multiplies tap d with the input shifted by
+    ``d - kernel_size // 2``. Row d holds ``1 / size`` where that shift stays inside the map, so that row d times a
+    signal is the mean over all output positions of what tap d meets.
+    """
+    shift = torch.arange(kernel_size, device=like.device).unsqueeze(1) - kernel_size // 2
+    column = torch.arange(size, device=like.device).unsqueeze(0)
+    inside = (column >= shift) & (column < size + shift)
+    return inside.to(like.dtype) / size
+
+
+def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
+    """Average-pool ``(B, C, H, W)`` to ``(B, C, size, size)``, equal to ``F.adaptive_avg_pool2d``.
+
+    Example:
+        >>> adaptive_avg_pool(torch.randn(2, 8, 9, 13), 7).shape
+        torch.Size([2, 8, 7, 7])
+    """
+    rows = adaptive_pool_matrix(x.shape[-2], size, x)
+    columns = adaptive_pool_matrix(x.shape[-1], size, x)
+    return torch.matmul(rows, torch.matmul(x, columns.t()))
+
+
+def resize_bilinear(x: Tensor, like: Tensor) -> Tensor:
+    """Resize ``(B, C, H, W)`` to the grid of ``like`` (bilinear, align_corners=True); no work where they are equal."""
+    if x.shape[-2] == like.shape[-2] and x.shape[-1] == like.shape[-1]:
+        return x
+    return nn.functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
+
+
+# Sizes are plain integers inside these functions; symbolic tracing keeps each as one node.
+torch.fx.wrap("adaptive_avg_pool")
+torch.fx.wrap("resize_bilinear")
+
+
+class GlobalPool(nn.Module):
+    """Pool a map ``(B, C, H, W)`` to ``(B, C * factor)``.
+
+    Args:
+        pool_type: timm's names: ``"avg"``, ``"max"``, ``"avgmax"`` (mean of both), ``"catavgmax"`` (both, factor 2),
+            each also with the prefix ``"fast"``, or ``""`` for no pooling.
+
+    Example:
+        >>> GlobalPool("catavgmax")(torch.randn(2, 8, 7, 7)).shape
+        torch.Size([2, 16])
+    """
+
+    POOL_TYPES = ("avg", "max", "avgmax", "catavgmax")
+
+    def __init__(self, pool_type: str = "avg") -> None:
+        super().__init__()
+        # timm's "fast" pools differ from the others in speed only, and here there is one implementation.
+        kind = pool_type.removeprefix("fast") or ("avg" if pool_type else "")
+        if kind and kind not in self.POOL_TYPES:
+            raise ValueError(
+                f"global_pool={pool_type!r} is unknown: use one of {self.POOL_TYPES}, the same with the prefix 'fast', "
+                "or '' for none"
+            )
+        self.pool_type = pool_type
+        self.kind = kind
+
+    @property
+    def factor(self) -> int:
+        """How many features the pool makes of one channel."""
+        return 2 if self.kind == "catavgmax" else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "":
+            return x
+        if self.kind == "avg":
+            return x.mean((2, 3))
+        if self.kind == "max":
+            return x.amax((2, 3))
+        if self.kind == "avgmax":
+            return 0.5 * (x.mean((2, 3)) + x.amax((2, 3)))
+        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+
+    def extra_repr(self) -> str:
+        return f"pool_type={self.pool_type!r}"

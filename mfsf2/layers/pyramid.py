@@ -1,0 +1,178 @@
+"""The cross-scale part: adapters to one grid, then pyramid split attention (PSA).
+
+Source of PSA: Zhang et al., "EPSANet: An Efficient Pyramid Squeeze Attention Block", ACCV 2022.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .checks import check_map, check_pyramid
+from .conv import ConvBnAct
+from .pooling import adaptive_avg_pool, adaptive_pool_matrix, window_mean_matrix
+
+__all__ = ["MultiScalePyramid", "PyramidSplitAttention"]
+
+
+def window_means(x: Tensor, kernel_size: int) -> Tensor:
+    """Means of ``(B, C, H, W)`` over the windows that the taps of a padded convolution see, ``(B, C, k, k)``."""
+    rows = window_mean_matrix(x.shape[-2], kernel_size, x)
+    columns = window_mean_matrix(x.shape[-1], kernel_size, x)
+    return torch.matmul(rows, torch.matmul(x, columns.t()))
+
+
+def pooled_window_means(x: Tensor, size: int, kernel_size: int) -> Tensor:
+    """``window_means(adaptive_avg_pool(x, size), kernel_size)``, without the pooled map."""
+    window = window_mean_matrix(size, kernel_size, x)
+    rows = torch.matmul(window, adaptive_pool_matrix(x.shape[-2], size, x))
+    columns = torch.matmul(window, adaptive_pool_matrix(x.shape[-1], size, x))
+    return torch.matmul(rows, torch.matmul(x, columns.t()))
+
+
+for _name in ("check_map", "check_pyramid", "adaptive_avg_pool", "window_means", "pooled_window_means"):
+    torch.fx.wrap(_name)
+
+
+class PyramidSplitAttention(nn.Module):
+    r"""Convolutions of several kernel sizes, weighted per channel by a softmax over the sizes.
+
+    With :math:`x_i` the output of convolution i and :math:`g_i` its global average,
+    :math:`w_i = 1 + 2 \sigma(W g_i)`, :math:`a = \mathrm{softmax}_i(w_i)`, and the output is the concatenation of
+    :math:`a_i x_i` from the **last** kernel size to the first, the order of the published network.
+
+    Args:
+        in_chans: input channels.
+        out_chans: output channels, split evenly over the kernel sizes.
+        kernel_sizes: odd kernel sizes.
+        groups: groups of each convolution.
+
+    Shape: ``(B, in_chans, H, W)`` to ``(B, out_chans, H, W)``; :meth:`pooled` to ``(B, out_chans)``.
+
+    Raises:
+        ValueError: channels that the kernel sizes or groups do not divide, even kernel sizes, lists of two lengths.
+
+    Example:
+        >>> PyramidSplitAttention(64, 64)(torch.randn(2, 64, 9, 11)).shape
+        torch.Size([2, 64, 9, 11])
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        kernel_sizes: Sequence[int] = (3, 5, 7, 9),
+        groups: Sequence[int] = (1, 4, 8, 16),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if len(kernel_sizes) != len(groups) or not kernel_sizes:
+            raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} and groups={tuple(groups)} must be of one length, > 0")
+        if any(k < 1 or k % 2 == 0 for k in kernel_sizes):
+            raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} must be odd, so that the maps keep their size")
+        if out_chans % len(kernel_sizes):
+            raise ValueError(f"out_chans={out_chans} must be divisible by the number of kernel sizes {len(kernel_sizes)}")
+        split = out_chans // len(kernel_sizes)
+        for group in groups:
+            if group < 1 or in_chans % group or split % group:
+                raise ValueError(
+                    f"groups={tuple(groups)}: {group} must divide in_chans={in_chans} and the {split} channels of one "
+                    f"kernel size (out_chans={out_chans} / {len(kernel_sizes)})"
+                )
+        self.in_chans = in_chans
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_chans, split, k, padding=k // 2, groups=g, bias=False, device=device, dtype=dtype)
+            for k, g in zip(kernel_sizes, groups)
+        )
+        self.fc = nn.Linear(split, split, bias=False, device=device, dtype=dtype)
+        self.max_kernel_size = max(kernel_sizes)
+        # Of the windows of the largest kernel, those of a smaller one are the middle ones.
+        self._margins = [(self.max_kernel_size - k) // 2 for k in kernel_sizes]
+
+    def _attention(self, means: list[Tensor]) -> Tensor:
+        """Softmax weights ``(B, n, split)`` for the global averages of the n convolutions, each ``(B, split)``."""
+        return (1 + 2 * self.fc(torch.stack(means, dim=1)).sigmoid()).softmax(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_map(x, self.in_chans, "x")
+        maps = [conv(x) for conv in self.convs]
+        attention = self._attention([y.mean((2, 3)) for y in maps]).unsqueeze(3).unsqueeze(4).unbind(1)
+        return torch.cat([a * y for a, y in zip(reversed(attention), reversed(maps))], dim=1)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """``forward(x).mean((2, 3))``, exactly, from the window means of ``x``: no convolution is evaluated."""
+        check_map(x, self.in_chans, "x")
+        return self.pooled_from_windows(window_means(x, self.max_kernel_size))
+
+    def pooled_from_windows(self, windows: Tensor) -> Tensor:
+        """:meth:`pooled` for the window means ``(B, in_chans, k, k)``, k the largest kernel size.
+
+        The mean of a convolution's output is its kernel applied to the means of the windows that its taps see.
+        """
+        means = []
+        for conv, margin in zip(self.convs, self._margins):
+            window = F.pad(windows, [-margin] * 4) if margin else windows
+            means.append(F.conv2d(window, conv.weight, groups=conv.groups).flatten(1))
+        weighted = self._attention(means) * torch.stack(means, dim=1)
+        return weighted.flip(1).flatten(1)
+
+
+class MultiScalePyramid(nn.Module):
+    """Bring maps of several scales to one grid, concatenate them, apply pyramid split attention.
+
+    The authors' newer name is PMSF.
+
+    Args:
+        in_chans: channels of the maps, one entry for each.
+        adapter_chans: channels A that each map is brought to (1x1 convolution without bias, batch norm, ReLU).
+        out_chans: channels O of the output.
+        size: side of the grid; maps are average-pooled to it, smaller ones enlarged.
+        kernel_sizes, groups: as for :class:`PyramidSplitAttention`.
+
+    Shape: list of ``(B, in_chans[i], H_i, W_i)`` to ``(B, out_chans, size, size)``; :meth:`pooled` to ``(B, out_chans)``.
+
+    Example:
+        >>> pyramid = MultiScalePyramid([32, 32], adapter_chans=32, out_chans=64)
+        >>> maps = [torch.randn(2, 32, 28, 20), torch.randn(2, 32, 14, 10)]
+        >>> pyramid(maps).shape, pyramid.pooled(maps).shape
+        (torch.Size([2, 64, 14, 14]), torch.Size([2, 64]))
+    """
+
+    def __init__(
+        self,
+        in_chans: Sequence[int],
+        adapter_chans: int = 256,
+        out_chans: int = 512,
+        size: int = 14,
+        kernel_sizes: Sequence[int] = (3, 5, 7, 9),
+        groups: Sequence[int] = (1, 4, 8, 16),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size={size} must be at least 1")
+        self.in_chans = list(in_chans)
+        self.out_chans = out_chans
+        self.size = size
+        self.adapters = nn.ModuleList(
+            ConvBnAct(chans, adapter_chans, bias=False, device=device, dtype=dtype) for chans in in_chans
+        )
+        self.psa = PyramidSplitAttention(
+            adapter_chans * len(self.in_chans), out_chans, kernel_sizes, groups, device=device, dtype=dtype
+        )
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        check_pyramid(maps, self.in_chans, "maps")
+        adapted = [adaptive_avg_pool(adapt(x), self.size) for adapt, x in zip(self.adapters, maps)]
+        return self.psa(torch.cat(adapted, dim=1))
+
+    def pooled(self, maps: list[Tensor]) -> Tensor:
+        """``forward(maps).mean((2, 3))``, exactly, at a small part of its cost."""
+        check_pyramid(maps, self.in_chans, "maps")
+        kernel_size = self.psa.max_kernel_size
+        windows = [pooled_window_means(adapt(x), self.size, kernel_size) for adapt, x in zip(self.adapters, maps)]
+        return self.psa.pooled_from_windows(torch.cat(windows, dim=1))

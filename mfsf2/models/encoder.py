@@ -1,0 +1,161 @@
+"""Encoder of MFSF2-NET: a CNN branch, a transformer branch and the fusion of their feature maps."""
+
+import re
+from typing import Any
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+from ..layers.checks import check_image
+from ..layers.dct import FrequencyPairs
+from ..layers.fusion import MultiFreqMultiScaleFusion
+from .backbones import create_branch
+
+__all__ = ["MFSF2Encoder"]
+
+torch.fx.wrap("check_image")
+
+
+class MFSF2Encoder(nn.Module):
+    """Two timm backbones side by side, fused stage by stage.
+
+    Args:
+        cnn: name of the timm model of the CNN branch, with maps of strides 4, 8, 16 and 32.
+        transformer: the same for the transformer branch.
+        in_chans: channels of the image.
+        channels: channels C of the fused maps.
+        pyramid_chans: channels A of each stage inside the pyramid.
+        out_chans: channels O of the pyramid's output.
+        reduction, num_frequencies, frequencies, grid_size: as for :class:`~mfsf2.layers.MFFE`.
+        drop_path_rate: stochastic depth, in the transformer branch only.
+        pretrained_backbones: load timm's ImageNet weights of both branches from the Hub.
+        cache_dir: where these are kept.
+
+    Attributes:
+        cnn, transformer: the plain timm models.
+        fusion: the :class:`~mfsf2.layers.MultiFreqMultiScaleFusion`.
+        min_size: smallest height and width of an image, in pixels.
+
+    Shape: image ``(B, in_chans, H, W)`` to ``(cnn_maps, transformer_maps)``, lists of four maps each.
+    """
+
+    def __init__(
+        self,
+        cnn: str = "resnet50",
+        transformer: str = "pvt_v2_b2",
+        in_chans: int = 3,
+        channels: int = 256,
+        pyramid_chans: int = 256,
+        out_chans: int = 512,
+        reduction: int = 16,
+        num_frequencies: int = 16,
+        frequencies: str | FrequencyPairs = "top",
+        grid_size: int = 7,
+        drop_path_rate: float = 0.1,
+        pretrained_backbones: bool = False,
+        cache_dir: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if in_chans < 1:
+            raise ValueError(f"in_chans={in_chans} must be at least 1")
+        dd: dict[str, Any] = dict(device=device, dtype=dtype)
+        common: dict[str, Any] = dict(in_chans=in_chans, pretrained=pretrained_backbones, cache_dir=cache_dir, **dd)
+        cnn_branch = create_branch(cnn, **common)
+        transformer_branch = create_branch(transformer, drop_path_rate=drop_path_rate, **common)
+        self.in_chans = in_chans
+        self.cnn = cnn_branch.model
+        self.transformer = transformer_branch.model
+        self.cnn_levels = cnn_branch.levels
+        self.transformer_levels = transformer_branch.levels
+        self.cnn_chans = cnn_branch.chans
+        self.transformer_chans = transformer_branch.chans
+        self.min_size = max(cnn_branch.min_size, transformer_branch.min_size)
+        self.fusion = MultiFreqMultiScaleFusion(
+            self.cnn_chans,
+            self.transformer_chans,
+            channels,
+            pyramid_chans,
+            out_chans,
+            reduction=reduction,
+            num_frequencies=num_frequencies,
+            frequencies=frequencies,
+            grid_size=grid_size,
+            **dd,
+        )
+
+    @property
+    def num_stages(self) -> int:
+        """How many stages there are: four, fewer after :meth:`prune`."""
+        return len(self.fusion.stages)
+
+    def forward(self, x: Tensor, num_stages: int | None = None) -> tuple[list[Tensor], list[Tensor]]:
+        """The maps of both branches, of the first ``num_stages`` stages."""
+        check_image(x, self.in_chans, self.min_size, self.training)
+        n = num_stages or self.num_stages
+        return _maps(self.cnn, x, self.cnn_levels[:n]), _maps(self.transformer, x, self.transformer_levels[:n])
+
+    def prune(self, num_stages: int) -> None:
+        """Remove all but the first ``num_stages`` stages of the branches and the fusion, and the pyramid."""
+        self.cnn.prune_intermediate_layers(list(self.cnn_levels[:num_stages]), prune_norm=True)  # type: ignore[operator]
+        self.transformer.prune_intermediate_layers(  # type: ignore[operator]
+            list(self.transformer_levels[:num_stages]), prune_norm=True
+        )
+        self.fusion.prune(num_stages)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the branches' blocks in the backward pass instead of keeping their activations."""
+        self.cnn.set_grad_checkpointing(enable)  # type: ignore[operator]
+        self.transformer.set_grad_checkpointing(enable)  # type: ignore[operator]
+
+    def group_matcher(self, coarse: bool = False, prefix: str = "") -> dict[str, Any]:
+        """Patterns that sort the parameters by depth, in timm's form: the branches' own, the fusion, the pyramid."""
+        groups: dict[str, Any] = {}
+        for branch in ("cnn", "transformer"):
+            matcher = getattr(self, branch).group_matcher(coarse=coarse)
+            for name, spec in matcher.items():
+                groups.setdefault(name, []).extend(_prefix_patterns(spec, f"{prefix}{branch}."))
+        groups["fusion"] = [(rf"^{re.escape(prefix)}fusion\.stages\.(\d+)", None)]
+        groups["pyramid"] = [(rf"^{re.escape(prefix)}fusion\.pyramid", None)]
+        return groups
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that timm's optimisers spare from weight decay, as the branches declare them."""
+        names: set[str] = set()
+        for branch in ("cnn", "transformer"):
+            declared = getattr(getattr(self, branch), "no_weight_decay", None)
+            names.update(f"{branch}.{name}" for name in (declared() if declared else ()))
+        return names
+
+    def init_weights(self) -> None:
+        """Draw all weights afresh, also after ``to_empty``: norm statistics and filters included."""
+        for module in self.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        for branch in (self.cnn, self.transformer):
+            if callable(getattr(branch, "init_weights", None)):
+                branch.init_weights()  # type: ignore[operator]
+            elif callable(getattr(branch, "_init_weights", None)):
+                # timm's PVTv2 has no public method, it applies this one to every module.
+                branch.apply(branch._init_weights)  # type: ignore[arg-type]
+
+
+def _maps(backbone: nn.Module, x: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
+    maps: list[Tensor] = backbone.forward_intermediates(  # type: ignore[operator]
+        x, indices=list(levels), stop_early=True, output_fmt="NCHW", intermediates_only=True
+    )
+    return maps
+
+
+def _prefix_patterns(spec: Any, prefix: str) -> list[tuple[str, Any]]:
+    """Put a module's prefix before the patterns of a timm group matcher, each relative to that module."""
+    entries = [(spec, None)] if isinstance(spec, str) else list(spec or ())
+    patterns = []
+    for regex, suffix in entries:
+        # timm matches from the start of the name, so "^" adds nothing and must not stand behind the prefix.
+        relative = re.sub(r"(^|[|(])\^", r"\1", regex)
+        patterns.append((rf"^{re.escape(prefix)}(?:{relative})", suffix))
+    return patterns

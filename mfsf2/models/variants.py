@@ -1,0 +1,64 @@
+"""The named networks: one entry each, with the arguments that make it and the pretrained tags it has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from .network import MFSF2Classifier
+
+__all__ = ["BACKBONES_TAG", "VARIANTS", "Variant"]
+
+BACKBONES_TAG = "in1k_backbones"
+"""Tag of the start from ImageNet: both branches' weights come from timm's Hub repositories, all else is fresh."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named network.
+
+    Attributes:
+        network: its class.
+        args: the class's arguments.
+        cfg: input and head in the form of timm's pretrained configuration.
+        tags: pretrained tags, the default first, each with the entries in which its configuration differs from ``cfg``.
+    """
+
+    network: type[nn.Module]
+    args: Mapping[str, Any]
+    cfg: Mapping[str, Any]
+    tags: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def trained_tags(self) -> list[str]:
+        """The tags whose weights are trained throughout."""
+        return [tag for tag in self.tags if tag != BACKBONES_TAG]
+
+
+_SIZES: dict[str, dict[str, Any]] = {
+    "mfsf2": dict(cnn="resnet50", transformer="pvt_v2_b2", channels=256, pyramid_chans=256, out_chans=512),
+    "mfsf2_small": dict(cnn="resnet34", transformer="pvt_v2_b1", channels=128, pyramid_chans=128, out_chans=256),
+    "mfsf2_tiny": dict(cnn="resnet18", transformer="pvt_v2_b0", channels=64, pyramid_chans=64, out_chans=128),
+}
+
+_INPUT_CFG: dict[str, Any] = dict(
+    input_size=(3, 224, 224),
+    min_input_size=(3, 29, 29),
+    fixed_input_size=False,
+    pool_size=(7, 7),
+    crop_pct=0.9,
+    interpolation="bicubic",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    first_conv=("encoder.cnn.conv1", "encoder.transformer.patch_embed.proj"),
+    license="apache-2.0",
+)
+
+_CLASSIFIER_CFG: dict[str, Any] = dict(_INPUT_CFG, num_classes=7, classifier="head.fc")
+
+VARIANTS: dict[str, Variant] = {
+    f"{size}_cls": Variant(MFSF2Classifier, dict(args, num_classes=7), _CLASSIFIER_CFG, {BACKBONES_TAG: {}})
+    for size, args in _SIZES.items()
+}
+"""All named networks."""

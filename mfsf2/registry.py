@@ -1,0 +1,195 @@
+"""Networks by name."""
+
+import difflib
+import fnmatch
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .models.variants import BACKBONES_TAG, VARIANTS, Variant
+from .weights.load import load_checkpoint
+from .weights.source import read_saved_network
+
+__all__ = ["build_network", "create_model", "list_models", "list_pretrained", "pretrained_cfg", "saved_cfg"]
+
+_SCHEMES = ("local-dir", "hf-hub")
+
+
+def list_models(filter: str | Sequence[str] = "*") -> list[str]:
+    """Names of the networks, those that match a wildcard pattern, or one of several.
+
+    Example:
+        >>> list_models("*tiny*")
+        ['mfsf2_tiny_cls']
+    """
+    patterns = [filter] if isinstance(filter, str) else list(filter)
+    return sorted(name for name in VARIANTS if any(fnmatch.fnmatch(name, pattern) for pattern in patterns))
+
+
+def list_pretrained(filter: str | Sequence[str] = "*") -> list[str]:
+    """Names with pretrained tags, ``"NAME.TAG"``, of the networks that match.
+
+    Example:
+        >>> list_pretrained("mfsf2_cls")
+        ['mfsf2_cls.in1k_backbones']
+    """
+    return [f"{name}.{tag}" for name in list_models(filter) for tag in VARIANTS[name].tags]
+
+
+def create_model(
+    name: str,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    features_only: bool = False,
+    out_indices: Sequence[int] | int | None = None,
+    checkpoint_path: str | os.PathLike[str] | None = None,
+    cache_dir: str | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a network by its name.
+
+    Args:
+        name: a name of :func:`list_models`; one of :func:`list_pretrained` to choose a tag; ``"local-dir:FOLDER"`` for
+            what :func:`save_pretrained` wrote; ``"hf-hub:OWNER/NAME"`` for such a folder on the Hub. The last two
+            always load their weights.
+        pretrained: load the weights of the tag, the first one where ``name`` has none.
+        num_classes: number of classes; 0 for none. None takes the network's or the folder's.
+        in_chans: channels of the image.
+        features_only: return the fused maps F_1..F_4 in place of a prediction, through timm's feature wrapper.
+        out_indices: which of them, positions from 0, or the last n; all by default. Only with ``features_only``.
+        checkpoint_path: load this file, see :func:`load_checkpoint`; not together with pretrained weights.
+        cache_dir: where files from the Hub are kept.
+        **kwargs: arguments of the network, e.g. :class:`MFSF2Classifier`; None leaves an argument at its default.
+
+    Raises:
+        ValueError: unknown name, tag or backbone, arguments that exclude each other, weights that do not fit.
+        TypeError: an argument that the network does not have.
+        FileNotFoundError: no such folder or file.
+
+    Example:
+        >>> import torch
+        >>> model = create_model("mfsf2_tiny_cls", num_classes=3).eval()
+        >>> model(torch.randn(1, 3, 64, 64)).shape
+        torch.Size([1, 3])
+        >>> [f.shape[1:] for f in create_model("mfsf2_tiny_cls", features_only=True).eval()(torch.randn(1, 3, 64, 64))]
+        [torch.Size([64, 16, 16]), torch.Size([64, 8, 8]), torch.Size([64, 4, 4]), torch.Size([64, 2, 2])]
+    """
+    if out_indices is not None and not features_only:
+        raise ValueError(f"out_indices={out_indices} chooses feature maps: it needs features_only=True")
+    kwargs.update(num_classes=num_classes, in_chans=in_chans)
+    kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    scheme, _, location = name.partition(":")
+    weights: Path | None = None
+    if location:
+        if scheme not in _SCHEMES:
+            raise ValueError(f"unknown source {scheme!r} in {name!r}: use one of {', '.join(_SCHEMES)}, or a plain name")
+        saved = read_saved_network(scheme, location, cache_dir)
+        architecture, weights = saved.architecture, saved.weights
+        cfg = saved_cfg(architecture, saved.cfg)
+        kwargs = {"num_classes": cfg["num_classes"], **saved.args, **kwargs}
+    else:
+        architecture, _, tag = name.partition(".")
+        cfg = pretrained_cfg(architecture, tag)
+    if checkpoint_path is not None and (pretrained or weights):
+        raise ValueError(f"checkpoint_path={str(checkpoint_path)!r} and pretrained weights exclude each other: give one")
+    return build_network(
+        architecture,
+        cfg,
+        weights=weights or (Path(checkpoint_path) if checkpoint_path is not None else None),
+        pretrained_backbones=pretrained and weights is None,
+        out_indices=(4 if out_indices is None else out_indices) if features_only else None,
+        cache_dir=cache_dir,
+        **kwargs,
+    )
+
+
+def saved_cfg(architecture: str, cfg: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a saved network, completed where it is silent."""
+    return {**_find_variant(architecture).cfg, **cfg, "architecture": architecture}
+
+
+def pretrained_cfg(architecture: str, tag: str = "") -> dict[str, Any]:
+    """The configuration of a network's tag, the first one for ``""``, in timm's form.
+
+    Raises:
+        ValueError: unknown network or tag.
+    """
+    variant = _find_variant(architecture)
+    tag = tag or next(iter(variant.tags), "")
+    if tag and tag not in variant.tags:
+        raise ValueError(f"{architecture} has no pretrained tag {tag!r}: it has {', '.join(variant.tags) or 'none'}")
+    return {"architecture": architecture, "tag": tag, **variant.cfg, **variant.tags.get(tag, {})}
+
+
+def build_network(
+    architecture: str,
+    cfg: dict[str, Any],
+    weights: Path | None = None,
+    pretrained_backbones: bool = False,
+    out_indices: Sequence[int] | int | None = None,
+    cache_dir: str | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a network, load weights, wrap it for features: what this library's and timm's ``create_model`` share.
+
+    Args:
+        architecture: name of the network.
+        cfg: its pretrained configuration; becomes ``model.pretrained_cfg``.
+        weights: file to load.
+        pretrained_backbones: start both branches from ImageNet, with a warning that names what is untrained.
+        out_indices: wrap for these feature maps; None for the network itself.
+        cache_dir: where files from the Hub are kept.
+        **kwargs: arguments of the network.
+    """
+    variant = _find_variant(architecture)
+    if pretrained_backbones:
+        kwargs.update(pretrained_backbones=True, cache_dir=cache_dir)
+    model = variant.network(**{**variant.args, **kwargs})
+    if pretrained_backbones:
+        _warn_untrained(architecture, variant)
+    if model.num_classes != cfg["num_classes"]:
+        cfg = {key: value for key, value in cfg.items() if key not in ("label_names", "label_descriptions")}
+    _set_cfg(model, cfg)
+    if weights is not None:
+        load_checkpoint(model, weights)
+    return model if out_indices is None else _wrap_features(model, out_indices)
+
+
+def _find_variant(architecture: str) -> Variant:
+    if architecture not in VARIANTS:
+        near = difflib.get_close_matches(architecture, VARIANTS, n=3, cutoff=0.0)
+        raise ValueError(f"unknown network {architecture!r}; nearest: {', '.join(near)}. list_models() names all")
+    return VARIANTS[architecture]
+
+
+def _warn_untrained(architecture: str, variant: Variant) -> None:
+    trained = ", ".join(f"{architecture}.{tag}" for tag in variant.trained_tags) or "none yet"
+    warnings.warn(
+        f"{architecture}.{BACKBONES_TAG}: only the two branches (encoder.cnn, encoder.transformer) are trained, on "
+        "ImageNet; encoder.fusion and head are untrained, so predictions mean nothing before you train them. "
+        f"Tags trained throughout: {trained}",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def _set_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:
+    """Attach the configuration under both names that timm's tools read."""
+    model.pretrained_cfg = cfg  # type: ignore[assignment]
+    model.default_cfg = cfg  # type: ignore[assignment]
+
+
+def _wrap_features(model: nn.Module, out_indices: Sequence[int] | int) -> nn.Module:
+    """timm's wrapper around ``forward_intermediates``; what the maps do not need is pruned."""
+    from timm.models._features import FeatureGetterNet
+
+    in_chans, cfg = model.in_chans, model.pretrained_cfg
+    wrapped = FeatureGetterNet(model, out_indices=out_indices)
+    wrapped.in_chans = in_chans
+    _set_cfg(wrapped, {key: value for key, value in cfg.items() if key not in ("num_classes", "classifier")})  # type: ignore[union-attr,operator]
+    return wrapped

@@ -1,0 +1,82 @@
+"""Register the classification networks with timm: ``import mfsf2.timm_models``, then ``timm.create_model("mfsf2_cls")``."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from timm.models import PretrainedCfg, generate_default_cfgs, register_model
+from timm.models._features import FeatureGetterNet
+from torch import nn
+
+from .models.network import MFSF2Classifier
+from .models.variants import VARIANTS
+from .registry import build_network, pretrained_cfg, saved_cfg
+from .weights.source import weights_file
+
+__all__: list[str] = []
+
+_CFG_FIELDS = {field.name for field in fields(PretrainedCfg)}
+_NAMES = [name for name, variant in VARIANTS.items() if issubclass(variant.network, MFSF2Classifier)]
+
+default_cfgs = generate_default_cfgs(
+    {
+        f"{name}.{tag}": {key: value for key, value in pretrained_cfg(name, tag).items() if key in _CFG_FIELDS}
+        for name in _NAMES
+        for tag in VARIANTS[name].tags
+    }
+)
+
+
+def _entrypoint(name: str) -> Callable[..., nn.Module]:
+    """timm's entry point for one network."""
+
+    def build(
+        pretrained: bool = False,
+        pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None = None,
+        pretrained_cfg_overlay: dict[str, Any] | None = None,
+        cache_dir: str | None = None,
+        **kwargs: Any,
+    ) -> nn.Module:
+        cfg = _resolve_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
+        # timm passes on how a saved folder was built; `kwargs` already holds it, with the caller's changes.
+        kwargs.pop("pretrained_model_args", None)
+        kwargs.setdefault("num_classes", cfg["num_classes"])
+        has_file = bool(cfg.get("file") or cfg.get("hf_hub_id"))
+        return build_network(
+            name,
+            cfg,
+            weights=weights_file(cfg, cache_dir) if pretrained and has_file else None,
+            pretrained_backbones=pretrained and not has_file,
+            out_indices=_out_indices(kwargs),
+            cache_dir=cache_dir,
+            **kwargs,
+        )
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"{name}, see :class:`mfsf2.MFSF2Classifier`."
+    return build
+
+
+def _resolve_cfg(
+    name: str, cfg: str | dict[str, Any] | PretrainedCfg | None, overlay: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Configuration for what timm hands over: nothing, a tag, or the configuration of a saved folder."""
+    if cfg is None or isinstance(cfg, str):
+        resolved = pretrained_cfg(name, cfg or "")
+    else:
+        resolved = saved_cfg(name, cfg.to_dict() if isinstance(cfg, PretrainedCfg) else cfg)
+    return {**resolved, **(overlay or {})}
+
+
+def _out_indices(kwargs: dict[str, Any]) -> Any:
+    """Take timm's arguments for feature extraction out of ``kwargs``; None where the network itself is wanted."""
+    features_only = kwargs.pop("features_only", False)
+    feature_cls = kwargs.pop("feature_cls", "getter")
+    out_indices = kwargs.pop("out_indices", 4)
+    if feature_cls not in ("getter", FeatureGetterNet):
+        raise ValueError(f"feature_cls={feature_cls!r} is not offered: the fused maps come through 'getter'")
+    return out_indices if features_only else None
+
+
+for _name in _NAMES:
+    globals()[_name] = register_model(_entrypoint(_name))

@@ -1,0 +1,104 @@
+"""Load a state dict into a network: strictly, or not at all."""
+
+import logging
+import os
+
+from torch import Tensor, nn
+
+from .convert import convert_authors_keys
+from .read import read_state_dict
+
+__all__ = ["load_checkpoint", "load_weights"]
+
+_logger = logging.getLogger(__name__)
+
+_CLASSIFIER = "head.fc."
+
+
+def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a checkpoint file into a network of this library.
+
+    The file is safetensors, or a ``torch.save`` of tensors; its keys are this library's or those of the authors' code.
+    Every key must be there with its shape, with two exceptions, both logged by key: a classifier for another number of
+    classes is left out, and three-channel stems are adapted to the network's ``in_chans``.
+
+    Args:
+        model: a network made by :func:`mfsf2.create_model`.
+        path: the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged file, or keys that do not fit: all are listed. The network then keeps its weights.
+    """
+    load_weights(model, read_state_dict(path), str(path))
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load a state dict as :func:`load_checkpoint` does; ``source`` names it in messages."""
+    target = model.state_dict()
+    state = dict(convert_authors_keys(state))
+    _adapt_head(state, target, source)
+    _adapt_stems(model, state, target, source)
+    _check_keys(state, target, source)
+    model.load_state_dict(state, strict=True)
+
+
+def _adapt_head(state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
+    """Leave the head's weights out where the network has another number of classes, or no head."""
+    if not any(key.startswith("head.") for key in target):
+        _drop(state, [key for key in state if key.startswith("head.")], source, "the network has no head")
+        return
+    have, want = state.get(f"{_CLASSIFIER}weight"), target.get(f"{_CLASSIFIER}weight")
+    num_have, num_want = (0 if weight is None else len(weight) for weight in (have, want))
+    if num_have == num_want:
+        return
+    reason = f"the checkpoint has {num_have} classes, the network {num_want}"
+    _drop(state, [key for key in state if key.startswith(_CLASSIFIER)], source, reason)
+    fresh = {key: value for key, value in target.items() if key.startswith(_CLASSIFIER)}
+    if fresh and not num_have:
+        _logger.warning("%s: stay untrained, as %s: %s", source, reason, ", ".join(fresh))
+    state.update(fresh)
+
+
+def _drop(state: dict[str, Tensor], keys: list[str], source: str, reason: str) -> None:
+    if keys:
+        _logger.warning("%s: not loaded, as %s: %s", source, reason, ", ".join(keys))
+    for key in keys:
+        del state[key]
+
+
+def _adapt_stems(model: nn.Module, state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
+    """Adapt the first convolution of both branches to another number of channels, as timm does."""
+    from timm.models import adapt_input_conv
+
+    for branch in ("cnn", "transformer"):
+        backbone = model.get_submodule(f"encoder.{branch}")
+        first = backbone.default_cfg["first_conv"]  # type: ignore[index]
+        for name in (first,) if isinstance(first, str) else tuple(first or ()):
+            key = f"encoder.{branch}.{name}.weight"
+            have, want = state.get(key), target.get(key)
+            if have is None or want is None or have.dim() != 4 or have.shape[1] != 3 or want.shape[1] == 3:
+                continue
+            _logger.warning("%s: adapted from 3 to %d channels: %s", source, want.shape[1], key)
+            state[key] = adapt_input_conv(want.shape[1], have)
+
+
+def _check_keys(state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
+    """Compare names and shapes; one error lists everything that does not fit."""
+    groups = {
+        "missing": [key for key in target if key not in state],
+        "unexpected": [key for key in state if key not in target],
+        "wrong shape": [
+            f"{key} (checkpoint {list(state[key].shape)}, network {list(target[key].shape)})"
+            for key in target
+            if key in state and state[key].shape != target[key].shape
+        ],
+    }
+    if not any(groups.values()):
+        return
+    lines = [f"{source} does not fit the network, which keeps its weights:"]
+    for name, keys in groups.items():
+        if keys:
+            lines.append(f"{name} ({len(keys)}):")
+            lines.extend(f"  {key}" for key in keys)
+    raise ValueError("\n".join(lines))

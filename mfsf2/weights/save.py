@@ -1,0 +1,88 @@
+"""Save a network as a folder that :func:`mfsf2.create_model` and timm load."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "save_pretrained"]
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+# Where weights came from is not true of the copy any more.
+_SOURCE_KEYS = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "tag", "state_dict", "architecture")
+
+
+def save_pretrained(
+    model: nn.Module, directory: str | os.PathLike[str], label_names: Sequence[str] | None = None
+) -> None:
+    """Write ``model.safetensors`` and ``config.json`` (timm's form) into a folder.
+
+    Both files are written beside the old ones first, which stay as they are if anything fails.
+
+    Args:
+        model: a network of this library, not pruned and not wrapped for ``features_only``.
+        directory: the folder, created where it does not exist.
+        label_names: names of the classes, as many as the network has; None keeps those that it carries.
+
+    Raises:
+        TypeError: a model of another library.
+        ValueError: a pruned network, or a wrong number of names.
+
+    Example:
+        >>> import mfsf2, tempfile
+        >>> model = mfsf2.create_model("mfsf2_tiny_cls", num_classes=2)
+        >>> folder = tempfile.mkdtemp()
+        >>> mfsf2.save_pretrained(model, folder, label_names=["benign", "malignant"])
+        >>> mfsf2.create_model(f"local-dir:{folder}").pretrained_cfg["label_names"]
+        ['benign', 'malignant']
+    """
+    from safetensors.torch import save_file
+
+    config = _config(model, label_names)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS_NAME, CONFIG_NAME)}
+    try:
+        save_file(tensors, temporary[WEIGHTS_NAME], metadata={"format": "pt"})
+        temporary[CONFIG_NAME].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for name, path in temporary.items():
+            os.replace(path, folder / name)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+def _config(model: nn.Module, label_names: Sequence[str] | None) -> dict[str, Any]:
+    """The folder's configuration, in timm's form."""
+    args = getattr(model, "model_args", None)
+    if not isinstance(args, dict):
+        raise TypeError(f"{type(model).__name__} is no network of this library: save what mfsf2.create_model returned")
+    if model.is_pruned:
+        raise ValueError("a pruned network cannot be rebuilt from a configuration: save its state_dict() instead")
+    cfg = dict(getattr(model, "pretrained_cfg", {}))
+    num_classes = model.num_classes
+    if label_names is None and num_classes == cfg.get("num_classes"):
+        label_names = cfg.get("label_names")
+    if label_names is not None and len(label_names) != num_classes:
+        raise ValueError(f"label_names holds {len(label_names)} names, the network has {num_classes} classes")
+    config: dict[str, Any] = dict(
+        architecture=cfg.get("architecture", "mfsf2_cls"),
+        num_classes=num_classes,
+        num_features=model.num_features,
+        global_pool=model.global_pool,
+    )
+    if label_names is not None:
+        config["label_names"] = list(label_names)
+    config["model_args"] = dict(args, in_chans=model.in_chans, global_pool=model.global_pool)
+    source = {key: value for key, value in cfg.items() if key not in (*_SOURCE_KEYS, "label_names")}
+    source["num_classes"] = num_classes
+    if "input_size" in source:
+        source["input_size"] = (model.in_chans, *source["input_size"][1:])
+    config["pretrained_cfg"] = source
+    return config
