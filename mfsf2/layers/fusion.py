@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.fx
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .align import DualBranchAlign
 from .checks import check_map, check_pyramid
@@ -27,7 +28,8 @@ class CrossBranchGate(nn.Module):
         s = \sigma(\mathrm{Conv}(\mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}([r; p]))))) \qquad
         F = \mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}([s r; (1 - s) p])))
 
-    All convolutions are 1x1 with bias, s has one channel.
+    All convolutions are 1x1 with bias, s has one channel. Neither concatenation is formed: a convolution of one is the
+    sum of two smaller convolutions.
 
     Args:
         channels: channels C of both inputs and of the output.
@@ -50,13 +52,21 @@ class CrossBranchGate(nn.Module):
 
     def weight(self, r: Tensor, p: Tensor) -> Tensor:
         """Weight s of ``r``, shape ``(B, 1, H, W)``; that of ``p`` is ``1 - s``."""
-        return self.attn_out(self.attn(torch.cat([r, p], dim=1))).sigmoid()
+        weight, bias = self.attn.conv.weight, self.attn.conv.bias
+        hidden = F.conv2d(r, weight[:, : self.channels], bias) + F.conv2d(p, weight[:, self.channels :])
+        s: Tensor = self.attn_out(self.attn.act(self.attn.bn(hidden))).sigmoid()
+        return s
 
     def forward(self, r: Tensor, p: Tensor) -> Tensor:
         check_map(r, self.channels, "r")
         check_map(p, self.channels, "p")
         s = self.weight(r, p)
-        return self.fuse(torch.cat([s * r, (1 - s) * p], dim=1))
+        weight, bias = self.fuse.conv.weight, self.fuse.conv.bias
+        # A weight of one channel commutes with a 1x1 convolution, and the bias, in both terms, counts s + (1 - s) times.
+        fused_r = F.conv2d(r, weight[:, : self.channels], bias)
+        fused_p = F.conv2d(p, weight[:, self.channels :], bias)
+        fused: Tensor = self.fuse.act(self.fuse.bn(fused_p + s * (fused_r - fused_p)))
+        return fused
 
 
 class FusionStage(nn.Module):

@@ -1,0 +1,102 @@
+"""Take a trained network elsewhere: fold its batch norms, export it with dynamic sizes, write ONNX."""
+
+import copy
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.fx
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from .layers.conv import ConvBnAct
+
+__all__ = ["MIN_EXPORT_SIZE", "export_onnx", "export_program", "fold_batch_norm"]
+
+MIN_EXPORT_SIZE = 61
+"""Smallest height and width, in pixels, of an exported network with a PVTv2 branch.
+
+Its first stage reduces the map by 8; up to 60 pixels one position is left, a size that programs with dynamic shapes
+treat as a case of its own.
+"""
+
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def fold_batch_norm(model: _Network) -> _Network:
+    """Copy of a network with every batch norm folded into the convolution or linear layer before it.
+
+    The copy computes the same in evaluation mode, with fewer operations. It is for inference only.
+
+    Raises:
+        ValueError: the network is in training mode.
+    """
+    _check_eval(model)
+    folded = copy.deepcopy(model)
+    modules = dict(folded.named_modules())
+    pairs = {(f"{name}.conv", f"{name}.bn") for name, module in modules.items() if isinstance(module, ConvBnAct)}
+    for node in torch.fx.symbolic_trace(folded).graph.nodes:
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if isinstance(before, torch.fx.Node) and before.op == "call_module" and len(before.users) == 1:
+            pairs.add((str(before.target), str(node.target)))
+    for first, norm in sorted(pairs):
+        layer, bn = modules[first], modules[norm]
+        if isinstance(layer, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+            folded.set_submodule(first, fuse_conv_bn_eval(layer, bn))
+        elif isinstance(layer, nn.Linear) and isinstance(bn, nn.BatchNorm1d):
+            folded.set_submodule(first, fuse_linear_bn_eval(layer, bn))
+        else:
+            continue
+        folded.set_submodule(norm, nn.Identity())
+    return folded
+
+
+def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> ExportedProgram:
+    """``torch.export`` with dynamic batch, height and width.
+
+    Args:
+        model: a network of this library in evaluation mode, e.g. a classifier or what ``features_only`` returns.
+        min_size: smallest height and width that the program is to take; it refuses smaller images. Networks of other
+            backbones may need another value, which the error of ``torch.export`` then names.
+
+    Raises:
+        ValueError: the network is in training mode.
+    """
+    _check_eval(model)
+    parameter = next(model.parameters())
+    # Any size will do, as long as no two dimensions and no map's sides are equal by chance.
+    example = torch.randn(2, int(model.in_chans), 224, 192, device=parameter.device, dtype=parameter.dtype)
+    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=min_size), 3: Dim("width", min=min_size)}
+    with torch.no_grad():
+        return torch.export.export(model, (example,), dynamic_shapes=(sizes,))
+
+
+def export_onnx(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
+    """Write an exported program as ONNX; batch, height and width stay dynamic. The extra ``mfsf2[onnx]`` is needed.
+
+    Its input is called ``image``. ONNX runtimes do not check sizes: keep to the program's minimum.
+
+    Raises:
+        ImportError: the extra is not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError("ONNX export needs onnx and onnxscript: pip install 'mfsf2[onnx]'") from error
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    onnx_program = torch.onnx.export(program, dynamo=True, input_names=["image"], verbose=False)
+    if onnx_program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    try:
+        onnx_program.save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_eval(model: nn.Module) -> None:
+    if model.training:
+        raise ValueError("the network is in training mode: call model.eval() first")
