@@ -177,11 +177,12 @@ class MultiFreqMultiScaleFusion(nn.Module):
         # zip follows the lists: symbolic tracing sees lists of known length, the check above has compared it.
         return [stage(r, p) for stage, r, p in zip(self.stages, cnn_maps, transformer_maps)]
 
-    def prune(self, num_stages: int) -> None:
-        """Remove all but the first ``num_stages`` stages, and the pyramid."""
-        self.stages = self.stages[:num_stages]
-        self.cnn_chans = self.cnn_chans[:num_stages]
-        self.transformer_chans = self.transformer_chans[:num_stages]
+    def prune(self, keep: Sequence[int]) -> None:
+        """Remove all stages but those at the positions ``keep``, and the pyramid; positions stay as they are."""
+        last = max(keep)
+        self.stages = nn.ModuleList(
+            stage if index in keep else nn.Identity() for index, stage in enumerate(self.stages) if index <= last
+        )
         self.pyramid = None
 
     def forward(

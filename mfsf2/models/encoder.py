@@ -1,6 +1,7 @@
 """Encoder of MFSF2-NET: a CNN branch, a transformer branch and the fusion of their feature maps."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ..layers.checks import check_image
 from ..layers.dct import FrequencyPairs
-from ..layers.fusion import MultiFreqMultiScaleFusion
+from ..layers.fusion import FusionStage, MultiFreqMultiScaleFusion
 from .backbones import create_branch
 
 __all__ = ["MFSF2Encoder"]
@@ -88,8 +89,13 @@ class MFSF2Encoder(nn.Module):
 
     @property
     def num_stages(self) -> int:
-        """How many stages there are: four, fewer after :meth:`prune`."""
+        """How many stages the branches have: four, fewer after :meth:`prune`."""
         return len(self.fusion.stages)
+
+    @property
+    def kept_stages(self) -> list[int]:
+        """Positions of the stages that can be fused: all, fewer after :meth:`prune`."""
+        return [index for index, stage in enumerate(self.fusion.stages) if isinstance(stage, FusionStage)]
 
     def forward(self, x: Tensor, num_stages: int | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """The maps of both branches, of the first ``num_stages`` stages."""
@@ -97,13 +103,12 @@ class MFSF2Encoder(nn.Module):
         n = num_stages or self.num_stages
         return _maps(self.cnn, x, self.cnn_levels[:n]), _maps(self.transformer, x, self.transformer_levels[:n])
 
-    def prune(self, num_stages: int) -> None:
-        """Remove all but the first ``num_stages`` stages of the branches and the fusion, and the pyramid."""
-        self.cnn.prune_intermediate_layers(list(self.cnn_levels[:num_stages]), prune_norm=True)  # type: ignore[operator]
-        self.transformer.prune_intermediate_layers(  # type: ignore[operator]
-            list(self.transformer_levels[:num_stages]), prune_norm=True
-        )
-        self.fusion.prune(num_stages)
+    def prune(self, keep: Sequence[int]) -> None:
+        """Remove what the fused maps at the positions ``keep`` do not need."""
+        num_stages = max(keep) + 1
+        for backbone, levels in ((self.cnn, self.cnn_levels), (self.transformer, self.transformer_levels)):
+            backbone.prune_intermediate_layers(list(levels[:num_stages]), prune_norm=True)  # type: ignore[operator]
+        self.fusion.prune(keep)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the branches' blocks in the backward pass instead of keeping their activations."""

@@ -192,9 +192,9 @@ class MFSF2Classifier(nn.Module):
     ) -> list[int]:
         """Remove what the fused maps ``indices`` do not need.
 
-        With the largest index i, the stages above it, the pyramid and the head's hidden layer go, and
-        :meth:`forward_features` becomes F_i. The head is emptied; with ``prune_head=False`` it becomes a pool and a new
-        classifier for F_i, or stays as it is where i is the last stage.
+        With the largest index i, the stages above it, the fusion of stages not asked for, the pyramid and the head's
+        hidden layer go, and :meth:`forward_features` becomes F_i. The head is emptied; with ``prune_head=False`` it
+        becomes a pool and a new classifier for F_i, or nothing changes where i is the last stage.
 
         Args:
             indices: as for :meth:`forward_intermediates`.
@@ -208,7 +208,7 @@ class MFSF2Classifier(nn.Module):
         last = max(take)
         if not prune_head and last == self.encoder.num_stages - 1:
             return take
-        self.encoder.prune(last + 1)
+        self.encoder.prune(take)
         pool = self.global_pool if not prune_head else ""
         self.num_classes = 0 if prune_head else self.num_classes
         training, parameter = self.training, next(self.parameters())
@@ -255,16 +255,19 @@ class MFSF2Classifier(nn.Module):
 
     def _take_indices(self, indices: int | Sequence[int] | None) -> list[int]:
         """Positions of the fused maps that ``indices`` names."""
-        n = self.encoder.num_stages
+        n, kept = self.encoder.num_stages, self.encoder.kept_stages
         if indices is None:
-            return list(range(n))
+            return kept
         if isinstance(indices, int):
             if not 0 < indices <= n:
                 raise ValueError(f"indices={indices}: ask for the last 1 to {n} maps")
-            return list(range(n - indices, n))
+            indices = range(n - indices, n)
         if not indices or not all(-n <= i < n for i in indices):
             raise ValueError(f"indices={list(indices)}: ask for at least one of the maps 0 to {n - 1}, or -{n} to -1")
-        return [i % n for i in indices]
+        take = [i % n for i in indices]
+        if not set(take) <= set(kept):
+            raise ValueError(f"indices={list(indices)}: this network is pruned to the maps {kept}")
+        return take
 
     def _fuse_stage(self, cnn_maps: list[Tensor], transformer_maps: list[Tensor], index: int) -> Tensor:
         fused: Tensor = self.encoder.fusion.stages[index](cnn_maps[index], transformer_maps[index])

@@ -1,0 +1,81 @@
+"""Weights from the Hub: the real client against a server on this machine."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import mfsf2
+import mfsf2.timm_models
+
+
+@pytest.fixture(scope="module")
+def backbones(hub: Path) -> dict[str, Any]:
+    """Repositories of timm's for the tiny network's branches, with weights we know."""
+    models = {}
+    for name in ("resnet18", "pvt_v2_b0"):
+        torch.manual_seed(5)
+        model = timm.create_model(name)
+        tag = model.pretrained_cfg["tag"]
+        folder = hub / "timm" / f"{name}.{tag}"
+        folder.mkdir(parents=True)
+        save_file(model.state_dict(), folder / "model.safetensors")
+        models[name] = model
+    return models
+
+
+def test_backbones_from_imagenet(backbones: dict[str, Any]) -> None:
+    with pytest.warns(UserWarning, match=r"encoder\.fusion and head are untrained.*trained throughout: none yet") as caught:
+        model: Any = mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
+    assert [Path(w.filename).name for w in caught if "untrained" in str(w.message)] == ["test_hub.py"]
+    for name, branch in (("resnet18", model.encoder.cnn), ("pvt_v2_b0", model.encoder.transformer)):
+        expected = backbones[name].state_dict()
+        for key, value in branch.state_dict().items():
+            assert torch.equal(value, expected[key]), key
+    assert "label_names" not in model.pretrained_cfg
+    assert model.pretrained_cfg["tag"] == "in1k_backbones"
+
+
+def test_backbones_adapt_to_other_channels(backbones: dict[str, Any]) -> None:
+    with pytest.warns(UserWarning, match="untrained"):
+        model: Any = mfsf2.create_model("mfsf2_tiny_cls.in1k_backbones", pretrained=True, in_chans=1, num_classes=2)
+    pairs = [
+        (model.encoder.cnn.conv1.weight, backbones["resnet18"].conv1.weight),
+        (model.encoder.transformer.patch_embed.proj.weight, backbones["pvt_v2_b0"].patch_embed.proj.weight),
+    ]
+    for actual, source in pairs:
+        torch.testing.assert_close(actual, source.sum(1, keepdim=True))
+
+
+def test_pretrained_features(backbones: dict[str, Any]) -> None:
+    with pytest.warns(UserWarning, match="untrained"):
+        model: Any = mfsf2.create_model("mfsf2_tiny_cls", pretrained=True, features_only=True)
+    assert torch.equal(model.model.encoder.cnn.conv1.weight, backbones["resnet18"].conv1.weight)
+
+
+def test_pretrained_through_timm(backbones: dict[str, Any]) -> None:
+    with pytest.warns(UserWarning, match="untrained"):
+        model: Any = timm.create_model("mfsf2_tiny_cls", pretrained=True)
+    assert torch.equal(model.encoder.cnn.conv1.weight, backbones["resnet18"].conv1.weight)
+
+
+def test_network_from_the_hub(hub: Path) -> None:
+    model = mfsf2.create_model("mfsf2_tiny_cls", num_classes=2).eval()
+    mfsf2.save_pretrained(model, hub / "someone" / "lesions", label_names=["benign", "malignant"])
+    x = torch.randn(1, 3, 64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for name in ("hf-hub:someone/lesions", "hf-hub:someone/lesions@main"):
+            loaded: Any = mfsf2.create_model(name).eval()
+            assert torch.equal(loaded(x), model(x))
+            assert loaded.pretrained_cfg["label_names"] == ["benign", "malignant"]
+    assert torch.equal(timm.create_model("hf-hub:someone/lesions", pretrained=True).eval()(x), model(x))
+
+
+def test_missing_repository() -> None:
+    with pytest.raises(Exception, match="nobody/nothing|404"):
+        mfsf2.create_model("hf-hub:nobody/nothing")

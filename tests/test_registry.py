@@ -1,0 +1,116 @@
+"""Names, tags, arguments; the same networks through timm."""
+
+import sys
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+import mfsf2
+import mfsf2.timm_models
+
+NAMES = ["mfsf2_cls", "mfsf2_small_cls", "mfsf2_tiny_cls"]
+
+
+def test_list_models() -> None:
+    assert mfsf2.list_models("*cls") == NAMES
+    assert mfsf2.list_models() == NAMES
+    assert mfsf2.list_models(["*tiny*", "*small*"]) == NAMES[1:]
+    assert mfsf2.list_models("resnet*") == []
+
+
+def test_list_pretrained() -> None:
+    assert mfsf2.list_pretrained() == [f"{name}.in1k_backbones" for name in NAMES]
+    assert mfsf2.list_pretrained("*tiny*") == ["mfsf2_tiny_cls.in1k_backbones"]
+
+
+@pytest.mark.parametrize("name, near", [("mfsf2_tinycls", "mfsf2_tiny_cls"), ("msfs2_cls", "mfsf2_cls"), ("x", "mfsf2")])
+def test_unknown_name(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=rf"unknown network '{name}'; nearest: {near}.*list_models"):
+        mfsf2.create_model(name)
+
+
+def test_unknown_tag_and_source() -> None:
+    with pytest.raises(ValueError, match="no pretrained tag 'imagenet': it has in1k_backbones"):
+        mfsf2.create_model("mfsf2_cls.imagenet")
+    with pytest.raises(ValueError, match="unknown source 's3'.*local-dir, hf-hub"):
+        mfsf2.create_model("s3:bucket/model")
+
+
+def test_unknown_argument_is_named() -> None:
+    with pytest.raises(TypeError, match="num_clases"):
+        mfsf2.create_model("mfsf2_tiny_cls", num_clases=3)
+
+
+def test_none_leaves_the_default() -> None:
+    model: Any = mfsf2.create_model("mfsf2_tiny_cls", drop_rate=None, num_classes=None, device="meta")
+    assert model.head.drop.p == 0.3 and model.num_classes == 7
+
+
+def test_arguments_that_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match=r"out_indices=\(1,\).*features_only"):
+        mfsf2.create_model("mfsf2_tiny_cls", out_indices=(1,))
+    with pytest.raises(ValueError, match="exclude each other"):
+        mfsf2.create_model("mfsf2_tiny_cls", pretrained=True, checkpoint_path="weights.safetensors")
+
+
+def test_timm_has_every_network() -> None:
+    assert sorted(timm.list_models("mfsf2*")) == NAMES
+    assert timm.get_pretrained_cfg_value("mfsf2_cls", "num_classes") == 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_timm_builds_the_same_network(name: str) -> None:
+    theirs = timm.create_model(name, num_classes=4, in_chans=2, drop_path_rate=0.2, device="meta")
+    ours = mfsf2.create_model(name, num_classes=4, in_chans=2, drop_path_rate=0.2, device="meta")
+    assert {k: v.shape for k, v in theirs.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
+    assert theirs.model_args == ours.model_args
+    assert theirs.pretrained_cfg["architecture"] == name
+
+
+def test_timm_features() -> None:
+    for kwargs in ({}, dict(feature_cls="getter")):
+        model = timm.create_model("mfsf2_tiny_cls", features_only=True, out_indices=(1, 3), **kwargs).eval()
+        shapes = [tuple(f.shape) for f in model(torch.randn(1, 3, 64, 64))]
+        assert shapes == [(1, 64, 8, 8), (1, 64, 2, 2)]
+        assert model.feature_info.reduction() == [8, 32]
+    with pytest.raises(ValueError, match="feature_cls='hook'"):
+        timm.create_model("mfsf2_tiny_cls", features_only=True, feature_cls="hook")
+
+
+def test_timm_refuses_unknown_arguments_and_tags() -> None:
+    with pytest.raises(TypeError, match="not_an_argument"):
+        timm.create_model("mfsf2_tiny_cls", not_an_argument=1)
+    with pytest.raises((ValueError, RuntimeError), match="no_such_tag"):
+        timm.create_model("mfsf2_tiny_cls.no_such_tag")
+
+
+def test_public_names() -> None:
+    """A name that vanishes breaks somebody's import."""
+    assert sorted(mfsf2.__all__) == [
+        "ClassificationHead",
+        "CrossBranchGate",
+        "DualBranchAlign",
+        "FREQUENCY_TABLES",
+        "FusionStage",
+        "GlobalPool",
+        "MFFE",
+        "MFSF2Classifier",
+        "MFSF2Encoder",
+        "MultiFreqMultiScaleFusion",
+        "MultiScalePyramid",
+        "PyramidSplitAttention",
+        "__version__",
+        "adaptive_avg_pool",
+        "create_model",
+        "dct_basis",
+        "dct_filter_bank",
+        "dct_frequencies",
+        "list_models",
+        "list_pretrained",
+        "load_checkpoint",
+        "save_pretrained",
+    ]
+    assert all(hasattr(mfsf2, name) for name in mfsf2.__all__)
+    assert sys.modules["mfsf2"].__version__ == "0.1.0"

@@ -1,0 +1,270 @@
+"""Saving and loading: strict, complete, and nothing is lost when it fails."""
+
+import json
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from contract import randomize_norms
+from golden_data import MODEL_KEYS, draw_state
+from safetensors.torch import load_file, save_file
+
+import mfsf2
+import mfsf2.timm_models
+
+X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def build(**kwargs: Any) -> Any:
+    model = mfsf2.create_model("mfsf2_tiny_cls", **kwargs)
+    randomize_norms(model)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return build()
+
+
+@pytest.fixture
+def folder(model: Any, tmp_path: Path) -> Path:
+    mfsf2.save_pretrained(model, tmp_path / "net", label_names=list("abcdefg"))
+    return tmp_path / "net"
+
+
+def same_weights(a: Any, b: Any, but: tuple[str, ...] = ()) -> bool:
+    theirs = b.state_dict()
+    return all(torch.equal(v, theirs[k]) for k, v in a.state_dict().items() if not k.startswith(but or ("?",)))
+
+
+def test_folder(folder: Path, model: Any) -> None:
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architecture"] == "mfsf2_tiny_cls"
+    assert config["num_classes"] == 7 and config["num_features"] == 896 and config["global_pool"] == "avg"
+    assert config["label_names"] == list("abcdefg")
+    assert config["pretrained_cfg"]["input_size"] == [3, 224, 224]
+    assert config["model_args"]["channels"] == 64
+
+
+@pytest.mark.parametrize("create", [mfsf2.create_model, lambda n, **kw: timm.create_model(n, pretrained=True, **kw)])
+def test_round_trip(folder: Path, model: Any, create: Any) -> None:
+    loaded = create(f"local-dir:{folder}").eval()
+    assert same_weights(model, loaded)
+    assert torch.equal(loaded(X), model(X))
+    assert list(loaded.pretrained_cfg["label_names"]) == list("abcdefg")
+    features = create(f"local-dir:{folder}", features_only=True).eval()
+    for a, b in zip(features(X), model.forward_intermediates(X, intermediates_only=True), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_round_trip_of_other_arguments(tmp_path: Path) -> None:
+    model = build(
+        cnn="regnetx_002",
+        channels=32,
+        pyramid_chans=16,
+        out_chans=64,
+        frequencies=[(0, 0), (1, 2)],
+        grid_size=9,
+        head_hidden_size=20,
+        in_chans=2,
+        global_pool="catavgmax",
+    )
+    model.reset_classifier(4, "max")
+    mfsf2.save_pretrained(model, tmp_path)
+    loaded: Any = mfsf2.create_model(f"local-dir:{tmp_path}").eval()
+    assert loaded.global_pool == "max" and loaded.num_classes == 4 and loaded.in_chans == 2
+    assert torch.equal(loaded(X[:, :2]), model(X[:, :2]))
+
+
+def test_network_that_was_built_directly(tmp_path: Path) -> None:
+    model = mfsf2.MFSF2Classifier(
+        num_classes=3, cnn="resnet18", transformer="pvt_v2_b0", channels=32, pyramid_chans=16, out_chans=64
+    ).eval()
+    mfsf2.save_pretrained(model, tmp_path)
+    assert torch.equal(mfsf2.create_model(f"local-dir:{tmp_path}").eval()(X), model(X))
+
+
+def test_saved_channels_last_network(model: Any, tmp_path: Path) -> None:
+    twin = build().to(memory_format=torch.channels_last)
+    twin.load_state_dict(model.state_dict())
+    mfsf2.save_pretrained(twin, tmp_path)
+    assert same_weights(mfsf2.create_model(f"local-dir:{tmp_path}"), model)
+
+
+def test_other_number_of_classes(folder: Path, model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "mfsf2"):
+        loaded = mfsf2.create_model(f"local-dir:{folder}", num_classes=3)
+    assert same_weights(loaded, model, but=("head.fc.",))
+    assert loaded.num_classes == 3 and "label_names" not in loaded.pretrained_cfg
+    assert "7 classes, the network 3" in caplog.text
+    assert "head.fc.weight" in caplog.text and "head.fc.bias" in caplog.text
+    caplog.clear()
+    assert same_weights(mfsf2.create_model(f"local-dir:{folder}", num_classes=0), model)
+    assert "head.fc.weight" in caplog.text
+
+
+def test_network_without_head(folder: Path, model: Any) -> None:
+    loaded = mfsf2.create_model(f"local-dir:{folder}", num_classes=0, global_pool="").eval()
+    assert torch.equal(loaded(X), model.forward_features(X))
+
+
+def test_checkpoint_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bare = build(num_classes=0)
+    mfsf2.save_pretrained(bare, tmp_path)
+    loaded = mfsf2.create_model(f"local-dir:{tmp_path}", num_classes=5)
+    assert same_weights(loaded, bare, but=("head.fc.",))
+    assert "stay untrained" in caplog.text and "head.fc.weight, head.fc.bias" in caplog.text
+
+
+@pytest.mark.parametrize("in_chans", [1, 5])
+def test_other_number_of_channels(folder: Path, model: Any, in_chans: int, caplog: pytest.LogCaptureFixture) -> None:
+    loaded: Any = mfsf2.create_model(f"local-dir:{folder}", in_chans=in_chans)
+    stems = ("encoder.cnn.conv1.weight", "encoder.transformer.patch_embed.proj.weight")
+    assert same_weights(loaded, model, but=stems)
+    state = model.state_dict()
+    for name in stems:
+        assert f"adapted from 3 to {in_chans} channels: {name}" in caplog.text
+        weight = loaded.state_dict()[name]
+        if in_chans == 1:
+            torch.testing.assert_close(weight, state[name].sum(1, keepdim=True))
+        else:
+            torch.testing.assert_close(weight, state[name][:, [0, 1, 2, 0, 1]] * 3 / 5)
+
+
+def test_authors_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Their names, their unused second transformer and their copies of the filters, as safetensors and as pickle."""
+    state = draw_state(MODEL_KEYS)
+    extra = {key.replace("backbone.", "pvt."): torch.zeros(1) for key in state if key.startswith("backbone.")}
+    extra |= {f"fusion_stages.{i}.mffe_res.dct_wgt_{k}": torch.zeros(256, 7, 7) for i in range(4) for k in range(2)}
+    safe, pickled = tmp_path / "authors.safetensors", tmp_path / "authors.pth"
+    save_file({**state, **extra}, safe)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in {**state, **extra}.items()}, "epoch": 3}, pickled)
+    expected = None
+    for path in (safe, pickled):
+        model: Any = mfsf2.create_model("mfsf2_cls", checkpoint_path=path)
+        own = model.state_dict()
+        assert torch.equal(own["encoder.fusion.pyramid.psa.convs.3.weight"], state["third_branch.psa.conv_4.weight"])
+        expected = expected or own
+        assert all(torch.equal(value, expected[key]) for key, value in own.items())
+    assert not caplog.records
+    with pytest.raises(ValueError, match=r"missing \(1\):\n  encoder\.cnn\.conv1\.weight"):
+        del state["resnet.conv1.0.weight"]
+        save_file(state, safe)
+        mfsf2.create_model("mfsf2_cls", checkpoint_path=safe)
+
+
+def test_every_mistake_is_listed_and_nothing_changes(model: Any, tmp_path: Path) -> None:
+    state = dict(model.state_dict())
+    del state["encoder.cnn.bn1.weight"], state["head.hidden.0.bias"]
+    state["surplus.weight"] = torch.zeros(3)
+    state["encoder.fusion.pyramid.psa.fc.weight"] = torch.zeros(3, 3)
+    path = tmp_path / "wrong.safetensors"
+    save_file(state, path)
+    victim = build()
+    before = {key: value.clone() for key, value in victim.state_dict().items()}
+    with pytest.raises(ValueError) as caught:
+        mfsf2.load_checkpoint(victim, path)
+    message = str(caught.value)
+    assert str(path) in message and "keeps its weights" in message
+    assert "missing (2):\n  encoder.cnn.bn1.weight\n  head.hidden.0.bias" in message
+    assert "unexpected (1):\n  surplus.weight" in message
+    assert "wrong shape (1):\n  encoder.fusion.pyramid.psa.fc.weight (checkpoint [3, 3], network [32, 32])" in message
+    assert all(torch.equal(value, before[key]) for key, value in victim.state_dict().items())
+
+
+def test_half_a_classifier_is_a_mistake(model: Any, tmp_path: Path) -> None:
+    state = dict(model.state_dict())
+    del state["head.fc.bias"]
+    save_file(state, tmp_path / "half.safetensors")
+    with pytest.raises(ValueError, match=r"missing \(1\):\n  head\.fc\.bias"):
+        mfsf2.load_checkpoint(build(), tmp_path / "half.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 1000, -10])
+def test_truncated_file(folder: Path, keep: int) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    victim = build()
+    before = {key: value.clone() for key, value in victim.state_dict().items()}
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a complete safetensors file"):
+        mfsf2.load_checkpoint(victim, path)
+    assert all(torch.equal(value, before[key]) for key, value in victim.state_dict().items())
+
+
+class _Harmful:
+    def __reduce__(self) -> Any:
+        return (os.system, ("echo executed > executed.txt",))
+
+
+def test_pickles_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": _Harmful()}, "harmful.pth")
+    Path("harmful.pkl").write_bytes(pickle.dumps(_Harmful()))
+    Path("truncated.pth").write_bytes(Path("harmful.pth").read_bytes()[:100])
+    Path("empty.pth").touch()
+    for name in ("harmful.pth", "harmful.pkl", "truncated.pth", "empty.pth"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read as a checkpoint"):
+            mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=name)
+    assert not Path("executed.txt").exists()
+    torch.save([1, 2], "list.pth")
+    with pytest.raises(ValueError, match="does not hold a state dict"):
+        mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path="list.pth")
+
+
+def test_missing_files(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no checkpoint at .*nothing.safetensors"):
+        mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=tmp_path / "nothing.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"holds no saved network: config\.json, model\.safetensors missing"):
+        mfsf2.create_model(f"local-dir:{tmp_path / 'nothing'}")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors missing"):
+        mfsf2.create_model(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"architecture": "mfsf2_tiny_cls"}'])
+def test_broken_configuration(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json is no configuration in timm's form"):
+        mfsf2.create_model(f"local-dir:{folder}")
+
+
+def test_unknown_architecture(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architecture": "mfsf2_huge_cls"}))
+    with pytest.raises(ValueError, match="unknown network 'mfsf2_huge_cls'"):
+        mfsf2.create_model(f"local-dir:{folder}")
+
+
+def test_failed_save_leaves_the_old_files(folder: Path, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def disk_full(tensors: Any, path: Any, **_: Any) -> None:
+        Path(path).write_bytes(b"half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        mfsf2.save_pretrained(build(num_classes=3), folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == old
+
+
+def test_saving_what_cannot_be_saved(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="label_names holds 2 names, the network has 7 classes"):
+        mfsf2.save_pretrained(model, tmp_path / "a", label_names=["a", "b"])
+    for other in (torch.nn.Linear(2, 2), mfsf2.create_model("mfsf2_tiny_cls", features_only=True)):
+        with pytest.raises(TypeError, match=f"{type(other).__name__} is no network of this library"):
+            mfsf2.save_pretrained(other, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_saved_dtype_is_kept_in_the_file(tmp_path: Path) -> None:
+    mfsf2.save_pretrained(build().half(), tmp_path)
+    assert load_file(tmp_path / "model.safetensors")["head.fc.weight"].dtype == torch.float16
+    assert next(mfsf2.create_model(f"local-dir:{tmp_path}").parameters()).dtype == torch.float32
