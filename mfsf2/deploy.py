@@ -67,7 +67,8 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
     _check_eval(model)
     parameter = next(model.parameters())
     # Any size will do, as long as no two dimensions and no map's sides are equal by chance.
-    example = torch.randn(2, int(model.in_chans), 224, 192, device=parameter.device, dtype=parameter.dtype)
+    in_chans = int(getattr(model, "in_chans", 3))
+    example = torch.randn(2, in_chans, 224, 192, device=parameter.device, dtype=parameter.dtype)
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=min_size), 3: Dim("width", min=min_size)}
     with torch.no_grad():
         return torch.export.export(model, (example,), dynamic_shapes=(sizes,))
@@ -92,7 +93,7 @@ def export_onnx(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
         raise RuntimeError("torch.onnx.export returned no program")
     try:
         onnx_program.save(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

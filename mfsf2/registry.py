@@ -87,7 +87,7 @@ def create_model(
     weights: Path | None = None
     if location:
         if scheme not in _SCHEMES:
-            raise ValueError(f"unknown source {scheme!r} in {name!r}: use one of {', '.join(_SCHEMES)}, or a plain name")
+            raise ValueError(f"unknown source {scheme!r} in {name!r}: use {', '.join(_SCHEMES)}, or a plain name")
         saved = read_saved_network(scheme, location, cache_dir)
         architecture, weights = saved.architecture, saved.weights
         cfg = saved_cfg(architecture, saved.cfg)
@@ -96,7 +96,7 @@ def create_model(
         architecture, _, tag = name.partition(".")
         cfg = pretrained_cfg(architecture, tag)
     if checkpoint_path is not None and (pretrained or weights):
-        raise ValueError(f"checkpoint_path={str(checkpoint_path)!r} and pretrained weights exclude each other: give one")
+        raise ValueError(f"checkpoint_path={str(checkpoint_path)!r} and pretrained weights exclude each other")
     return build_network(
         architecture,
         cfg,
@@ -189,7 +189,8 @@ def _wrap_features(model: nn.Module, out_indices: Sequence[int] | int) -> nn.Mod
     from timm.models._features import FeatureGetterNet
 
     in_chans, cfg = model.in_chans, model.pretrained_cfg
-    wrapped = FeatureGetterNet(model, out_indices=out_indices)
+    indices = out_indices if isinstance(out_indices, int) else tuple(out_indices)
+    wrapped = FeatureGetterNet(model, out_indices=indices)
     wrapped.in_chans = in_chans
     _set_cfg(wrapped, {key: value for key, value in cfg.items() if key not in ("num_classes", "classifier")})  # type: ignore[union-attr,operator]
     return wrapped

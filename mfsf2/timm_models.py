@@ -1,7 +1,10 @@
-"""Register the classification networks with timm: ``import mfsf2.timm_models``, then ``timm.create_model("mfsf2_cls")``."""
+"""Registers the classification networks with timm.
+
+After ``import mfsf2.timm_models``, ``timm.create_model("mfsf2_cls")`` builds what :func:`mfsf2.create_model` does.
+"""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from timm.models import PretrainedCfg, generate_default_cfgs, register_model
@@ -64,7 +67,7 @@ def _resolve_cfg(
     if cfg is None or isinstance(cfg, str):
         resolved = pretrained_cfg(name, cfg or "")
     else:
-        resolved = saved_cfg(name, cfg.to_dict() if isinstance(cfg, PretrainedCfg) else cfg)
+        resolved = saved_cfg(name, asdict(cfg) if isinstance(cfg, PretrainedCfg) else cfg)
     return {**resolved, **(overlay or {})}
 
 

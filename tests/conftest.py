@@ -4,7 +4,6 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -55,6 +54,6 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 
 
 @pytest.fixture(scope="session")
-def hub() -> Iterator[Path]:
+def hub() -> Path:
     """Folder whose subfolders ``OWNER/NAME`` the local Hub serves."""
-    yield _root
+    return _root

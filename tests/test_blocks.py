@@ -43,7 +43,13 @@ def _fusion(**kwargs: Any) -> nn.Module:
 
 BLOCKS = [
     Block("MFFE", lambda **kw: mfsf2.MFFE(16, **kw), (16,), (16,)),
-    Block("DualBranchAlign", lambda **kw: mfsf2.DualBranchAlign(6, 5, 8, **kw), (6, 5), (8, 8), out_size=lambda s: [s, s]),
+    Block(
+        "DualBranchAlign",
+        lambda **kw: mfsf2.DualBranchAlign(6, 5, 8, **kw),
+        (6, 5),
+        (8, 8),
+        out_size=lambda s: [s, s],
+    ),
     Block("CrossBranchGate", lambda **kw: mfsf2.CrossBranchGate(8, **kw), (8, 8), (8,)),
     Block("FusionStage", lambda **kw: mfsf2.FusionStage(6, 5, 16, **kw), (6, 5), (16,)),
     Block("PyramidSplitAttention", lambda **kw: mfsf2.PyramidSplitAttention(16, 64, **kw), (16,), (64,)),
@@ -55,8 +61,21 @@ BLOCKS = [
         as_lists=True,
         out_size=lambda s: [(14, 14)],
     ),
-    Block("MultiFreqMultiScaleFusion", _fusion, (6, 8, 5, 7), (16, 16, 64), as_lists=True, out_size=lambda s: [s, s, ()]),
-    Block("ClassificationHead", lambda **kw: mfsf2.ClassificationHead(6, 4, 12, **kw), (6,), (4,), out_size=lambda s: [()]),
+    Block(
+        "MultiFreqMultiScaleFusion",
+        _fusion,
+        (6, 8, 5, 7),
+        (16, 16, 64),
+        as_lists=True,
+        out_size=lambda s: [s, s, ()],
+    ),
+    Block(
+        "ClassificationHead",
+        lambda **kw: mfsf2.ClassificationHead(6, 4, 12, **kw),
+        (6,),
+        (4,),
+        out_size=lambda s: [()],
+    ),
 ]
 every_block = pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
 

@@ -75,7 +75,7 @@ def test_grid_too_small(grid: int) -> None:
 
 
 def test_bad_pairs() -> None:
-    with pytest.raises(ValueError, match="'mid' is not a table.*'bot', 'low', 'top'"):
+    with pytest.raises(ValueError, match=r"'mid' is not a table.*'bot', 'low', 'top'"):
         dct_frequencies("mid")
     with pytest.raises(ValueError, match="empty"):
         dct_frequencies([])

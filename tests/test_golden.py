@@ -146,6 +146,6 @@ def test_norm_eps(network: MFSF2Classifier) -> None:
             continue
         seen += 1
         assert module.eps == expected, name
-    # PVTv2-B2: 16 blocks of two norms, 4 stage norms, 4 embeddings, 13 reductions. ResNet-50: 53. Fusion: 4 stages of 4.
-    # Pyramid: 4. Head: 1.
+    # PVTv2-B2: 16 blocks of two norms, 4 stage norms, 4 embeddings, 13 reductions. ResNet-50: 53. Fusion: 4 stages of
+    # 4. Pyramid: 4. Head: 1.
     assert seen == 32 + 4 + 4 + 13 + 53 + 16 + 4 + 1

@@ -29,7 +29,8 @@ def backbones(hub: Path) -> dict[str, Any]:
 
 
 def test_backbones_from_imagenet(backbones: dict[str, Any]) -> None:
-    with pytest.warns(UserWarning, match=r"encoder\.fusion and head are untrained.*trained throughout: none yet") as caught:
+    message = r"encoder\.fusion and head are untrained.*trained throughout: none yet"
+    with pytest.warns(UserWarning, match=message) as caught:
         model: Any = mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
     assert [Path(w.filename).name for w in caught if "untrained" in str(w.message)] == ["test_hub.py"]
     for name, branch in (("resnet18", model.encoder.cnn), ("pvt_v2_b0", model.encoder.transformer)):
@@ -77,5 +78,5 @@ def test_network_from_the_hub(hub: Path) -> None:
 
 
 def test_missing_repository() -> None:
-    with pytest.raises(Exception, match="nobody/nothing|404"):
+    with pytest.raises(Exception, match=r"nobody/nothing|404"):
         mfsf2.create_model("hf-hub:nobody/nothing")

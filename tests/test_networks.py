@@ -14,7 +14,7 @@ class TestTinyClassifier(ClassifierContract):
 
 
 @pytest.mark.parametrize(
-    "name, parameters", [("mfsf2_cls", 59_729_419), ("mfsf2_small_cls", 38_626_315), ("mfsf2_tiny_cls", 16_177_835)]
+    ("name", "parameters"), [("mfsf2_cls", 59_729_419), ("mfsf2_small_cls", 38_626_315), ("mfsf2_tiny_cls", 16_177_835)]
 )
 def test_size(name: str, parameters: int) -> None:
     model = mfsf2.create_model(name, device="meta")
@@ -38,7 +38,7 @@ def test_defaults_of_the_class_are_the_published_network() -> None:
 
 
 @pytest.mark.parametrize(
-    "cnn, transformer",
+    ("cnn", "transformer"),
     [
         ("regnetx_002", "pvt_v2_b0"),
         ("convnext_atto", "pvt_v2_b0"),
@@ -60,7 +60,7 @@ def test_other_backbones(cnn: str, transformer: str) -> None:
 
 
 def test_unknown_backbone() -> None:
-    with pytest.raises(ValueError, match="unknown backbone 'resnet51'.*nearest: resnet5"):
+    with pytest.raises(ValueError, match=r"unknown backbone 'resnet51'.*nearest: resnet5"):
         mfsf2.create_model("mfsf2_tiny_cls", cnn="resnet51")
 
 

@@ -21,7 +21,7 @@ def test_matrix_is_adaptive_pooling_for_every_size() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 64), (3, 5), (7, 7), (14, 9), (64, 33)])
 @pytest.mark.parametrize("out", [1, 7, 14])
-@pytest.mark.parametrize("dtype, atol", [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
 def test_adaptive_avg_pool(shape: tuple[int, int], out: int, dtype: torch.dtype, atol: float) -> None:
     x = torch.randn(2, 3, *shape).to(dtype)
     y = adaptive_avg_pool(x, out)
@@ -54,8 +54,10 @@ def test_window_means_are_the_means_that_a_convolution_sees(size: int, kernel: i
         torch.testing.assert_close(matrix[tap] @ x[0, 0], expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("pool", ["avg", "max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax"])
-def test_global_pool_is_timms(pool: str) -> None:
+@pytest.mark.parametrize("prefix", ["", "fast"])
+@pytest.mark.parametrize("kind", ["avg", "max", "avgmax", "catavgmax"])
+def test_global_pool_is_timms(prefix: str, kind: str) -> None:
+    pool = prefix + kind
     x = torch.randn(2, 4, 5, 3)
     ours, timms = GlobalPool(pool), SelectAdaptivePool2d(pool_type=pool, flatten=True)
     torch.testing.assert_close(ours(x), timms(x))
@@ -68,5 +70,5 @@ def test_no_pool() -> None:
 
 
 def test_unknown_pool() -> None:
-    with pytest.raises(ValueError, match="'median' is unknown.*avg"):
+    with pytest.raises(ValueError, match=r"'median' is unknown.*avg"):
         GlobalPool("median")

@@ -101,9 +101,12 @@ class ClassificationHead(nn.Module):
     ) -> None:
         """Replace the classifier by a new one, and with another pool (None keeps it) the hidden layer where it must be.
 
-        The hidden layer survives every change that leaves its input's width alone.
+        The hidden layer survives every change that leaves its input's width alone. Where there is no pool to keep,
+        classes get the average.
         """
-        pool = self.global_pool.pool_type if global_pool is None else global_pool
+        pool = global_pool
+        if pool is None:
+            pool = self.global_pool.pool_type or ("avg" if num_classes else "")
         fits = bool(pool) and self.has_hidden_layer and GlobalPool(pool).factor == self.global_pool.factor
         hidden = self.hidden
         self._build_pool_and_hidden(pool, num_classes, device, dtype)

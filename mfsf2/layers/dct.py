@@ -11,7 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["ALLOWED_NUM_FREQUENCIES", "BASE_GRID", "FREQUENCY_TABLES", "dct_basis", "dct_filter_bank", "dct_frequencies"]
+__all__ = [
+    "ALLOWED_NUM_FREQUENCIES",
+    "BASE_GRID",
+    "FREQUENCY_TABLES",
+    "FrequencyPairs",
+    "dct_basis",
+    "dct_filter_bank",
+    "dct_frequencies",
+]
 
 BASE_GRID = 7
 """Side of the grid that the tables' frequencies belong to; a larger grid G multiplies them by ``G // 7``."""
@@ -44,7 +52,9 @@ FREQUENCY_TABLES: dict[str, tuple[tuple[int, int], ...]] = {
 """The three tables of 32 ``(u, v)`` pairs: ``u`` counts half waves down the rows, ``v`` along the columns."""
 
 
-def dct_frequencies(frequencies: str | FrequencyPairs = "top", num_frequencies: int = 16) -> tuple[tuple[int, int], ...]:
+def dct_frequencies(
+    frequencies: str | FrequencyPairs = "top", num_frequencies: int = 16
+) -> tuple[tuple[int, int], ...]:
     """Look up ``(u, v)`` pairs on the 7x7 grid.
 
     Args:
@@ -68,13 +78,12 @@ def dct_frequencies(frequencies: str | FrequencyPairs = "top", num_frequencies: 
         if num_frequencies not in ALLOWED_NUM_FREQUENCIES:
             raise ValueError(f"num_frequencies={num_frequencies} is not allowed: use one of {ALLOWED_NUM_FREQUENCIES}")
         return FREQUENCY_TABLES[frequencies][:num_frequencies]
-    pairs = tuple(tuple(pair) if isinstance(pair, Sequence) else pair for pair in frequencies)
-    if not pairs:
+    if not frequencies:
         raise ValueError("frequencies is an empty list: give at least one (u, v) pair")
-    for pair in pairs:
-        if not isinstance(pair, tuple) or len(pair) != 2 or not all(type(f) is int for f in pair):
+    for pair in frequencies:
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(type(f) is int for f in pair):
             raise TypeError(f"frequencies holds {pair!r}: every entry must be a pair (u, v) of integers")
-    return pairs
+    return tuple((u, v) for u, v in frequencies)
 
 
 def dct_basis(frequency: int, length: int) -> Tensor:

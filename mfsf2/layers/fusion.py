@@ -54,19 +54,17 @@ class CrossBranchGate(nn.Module):
         """Weight s of ``r``, shape ``(B, 1, H, W)``; that of ``p`` is ``1 - s``."""
         weight, bias = self.attn.conv.weight, self.attn.conv.bias
         hidden = F.conv2d(r, weight[:, : self.channels], bias) + F.conv2d(p, weight[:, self.channels :])
-        s: Tensor = self.attn_out(self.attn.act(self.attn.bn(hidden))).sigmoid()
-        return s
+        return self.attn_out(self.attn.act(self.attn.bn(hidden))).sigmoid()
 
     def forward(self, r: Tensor, p: Tensor) -> Tensor:
         check_map(r, self.channels, "r")
         check_map(p, self.channels, "p")
         s = self.weight(r, p)
         weight, bias = self.fuse.conv.weight, self.fuse.conv.bias
-        # A weight of one channel commutes with a 1x1 convolution, and the bias, in both terms, counts s + (1 - s) times.
+        # A weight of one channel commutes with a 1x1 convolution; the bias, in both terms, counts s + (1 - s) times.
         fused_r = F.conv2d(r, weight[:, : self.channels], bias)
         fused_p = F.conv2d(p, weight[:, self.channels :], bias)
-        fused: Tensor = self.fuse.act(self.fuse.bn(fused_p + s * (fused_r - fused_p)))
-        return fused
+        return self.fuse.act(self.fuse.bn(fused_p + s * (fused_r - fused_p)))
 
 
 class FusionStage(nn.Module):
@@ -124,8 +122,8 @@ class MultiFreqMultiScaleFusion(nn.Module):
         pyramid_size: side of the pyramid's grid.
         reduction, num_frequencies, frequencies, grid_size: as for :class:`MFFE`.
 
-    Shape: two lists of n maps to ``(fused, pyramid)``: a list of n maps ``(B, C, h_i, w_i)`` on the transformer's grids
-    and the pooled pyramid ``(B, O)``, or with ``pooled=False`` its map ``(B, O, pyramid_size, pyramid_size)``.
+    Shape: two lists of n maps to ``(fused, pyramid)``: maps ``(B, C, h_i, w_i)`` on the transformer's
+    grids, and the pooled pyramid ``(B, O)``, or with ``pooled=False`` its map ``(B, O, pyramid_size, pyramid_size)``.
 
     Raises:
         ValueError: lists of different or wrong lengths, maps of other shapes.
@@ -156,8 +154,8 @@ class MultiFreqMultiScaleFusion(nn.Module):
         super().__init__()
         if len(cnn_chans) != len(transformer_chans) or not cnn_chans:
             raise ValueError(
-                f"cnn_chans has {len(cnn_chans)} stages and transformer_chans {len(transformer_chans)}: give one number "
-                "of channels for each stage, at least one, in both"
+                f"cnn_chans has {len(cnn_chans)} stages and transformer_chans {len(transformer_chans)}: give both one "
+                "number of channels for each stage, at least one"
             )
         self.cnn_chans = list(cnn_chans)
         self.transformer_chans = list(transformer_chans)

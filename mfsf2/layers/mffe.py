@@ -88,7 +88,7 @@ class MFFE(nn.Module):
 
         They are constants: a detour over bfloat16 must not coarsen them, nor ``to_empty`` leave them undefined.
         """
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._reset_bank()
         return self
 

@@ -70,11 +70,15 @@ class PyramidSplitAttention(nn.Module):
     ) -> None:
         super().__init__()
         if len(kernel_sizes) != len(groups) or not kernel_sizes:
-            raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} and groups={tuple(groups)} must be of one length, > 0")
+            raise ValueError(
+                f"kernel_sizes={tuple(kernel_sizes)} and groups={tuple(groups)} must be of one length, at least 1"
+            )
         if any(k < 1 or k % 2 == 0 for k in kernel_sizes):
             raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} must be odd, so that the maps keep their size")
         if out_chans % len(kernel_sizes):
-            raise ValueError(f"out_chans={out_chans} must be divisible by the number of kernel sizes {len(kernel_sizes)}")
+            raise ValueError(
+                f"out_chans={out_chans} must be divisible by the number of kernel sizes {len(kernel_sizes)}"
+            )
         split = out_chans // len(kernel_sizes)
         for group in groups:
             if group < 1 or in_chans % group or split % group:
@@ -115,7 +119,7 @@ class PyramidSplitAttention(nn.Module):
         means = []
         for conv, margin in zip(self.convs, self._margins):
             window = F.pad(windows, [-margin] * 4) if margin else windows
-            means.append(F.conv2d(window, conv.weight, groups=conv.groups).flatten(1))
+            means.append(F.conv2d(window, conv.weight, groups=conv.groups).flatten(1))  # type: ignore[call-overload]
         weighted = self._attention(means) * torch.stack(means, dim=1)
         return weighted.flip(1).flatten(1)
 
@@ -132,7 +136,8 @@ class MultiScalePyramid(nn.Module):
         size: side of the grid; maps are average-pooled to it, smaller ones enlarged.
         kernel_sizes, groups: as for :class:`PyramidSplitAttention`.
 
-    Shape: list of ``(B, in_chans[i], H_i, W_i)`` to ``(B, out_chans, size, size)``; :meth:`pooled` to ``(B, out_chans)``.
+    Shape: list of ``(B, in_chans[i], H_i, W_i)`` to ``(B, out_chans, size, size)``; :meth:`pooled` to
+    ``(B, out_chans)``.
 
     Example:
         >>> pyramid = MultiScalePyramid([32, 32], adapter_chans=32, out_chans=64)

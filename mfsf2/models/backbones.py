@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,9 +57,9 @@ def create_branch(
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise ValueError(f"unknown backbone {name!r}: give the name of a timm model{hint}")
-    kwargs = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    kwargs: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     try:
-        model = timm.create_model(
+        model: Any = timm.create_model(
             name,
             pretrained=pretrained,
             cache_dir=cache_dir,
@@ -101,8 +102,10 @@ def _min_size(model: nn.Module) -> int:
     if not isinstance(model, PyramidVisionTransformerV2):
         return 1
     smallest = 1
-    for reduction, stage in zip(REDUCTIONS, model.stages):
+    stages: Any = model.stages
+    for reduction, stage in zip(REDUCTIONS, stages):
         # Every patch embedding pads, so the map has ceil(size / reduction) positions a side.
-        kernel = stage.blocks[0].attn.sr.kernel_size[0] if stage.blocks[0].attn.sr is not None else 1
+        convolution = stage.blocks[0].attn.sr
+        kernel = convolution.kernel_size[0] if convolution is not None and not stage.blocks[0].attn.pool else 1
         smallest = max(smallest, reduction * (kernel - 1) + 1)
     return smallest

@@ -147,8 +147,7 @@ class MFSF2Classifier(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map of :meth:`forward_features` to logits, or with ``pre_logits`` to what the classifier is given."""
-        y: Tensor = self.head(x, pre_logits=pre_logits)
-        return y
+        return self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
         self.head.check_batch(x)
@@ -228,7 +227,10 @@ class MFSF2Classifier(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put in a new classifier; device, dtype, training mode and, with None, the pool stay as they are."""
+        """Put in a new classifier; device, dtype, training mode and, with None, the pool stay as they are.
+
+        On a network without a pool None means average pooling, unless ``num_classes`` is 0.
+        """
         parameter = next(self.encoder.parameters())
         self.head.reset(num_classes, global_pool, device=parameter.device, dtype=parameter.dtype)
         self.num_classes = num_classes
@@ -270,8 +272,7 @@ class MFSF2Classifier(nn.Module):
         return take
 
     def _fuse_stage(self, cnn_maps: list[Tensor], transformer_maps: list[Tensor], index: int) -> Tensor:
-        fused: Tensor = self.encoder.fusion.stages[index](cnn_maps[index], transformer_maps[index])
-        return fused
+        return self.encoder.fusion.stages[index](cnn_maps[index], transformer_maps[index])
 
 
 def _join(cnn_map: Tensor, transformer_map: Tensor, pyramid: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """Checkpoints of the authors' code: their key names to ours."""
 
 import re
+from collections.abc import Callable
 
 from torch import Tensor
 
 __all__ = ["convert_authors_keys", "has_authors_keys"]
 
 # In this order, each applied where it matches. The transformer's part is timm's own conversion of PVTv2 checkpoints.
-_RENAMES = [
+_RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"^resnet\.conv1\.0\.", "encoder.cnn.conv1."),
     (r"^resnet\.conv1\.1\.", "encoder.cnn.bn1."),
     (r"^resnet\.", "encoder.cnn."),

@@ -16,8 +16,8 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read ``.safetensors``, or a file of ``torch.save`` without running code from it (``weights_only=True``).
 
-    Training checkpoints that keep the weights under ``state_dict``, ``model_state_dict`` or ``model`` are unwrapped, and
-    the prefix ``module.`` of data-parallel training is removed.
+    Training checkpoints that keep the weights under ``state_dict``, ``model_state_dict`` or ``model`` are unwrapped,
+    and the prefix ``module.`` of data-parallel training is removed.
 
     Raises:
         FileNotFoundError: no such file.
@@ -48,8 +48,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"{path} cannot be read as a checkpoint of tensors ({error}): it is damaged or holds other objects; convert it "
-            "to safetensors where you trust it"
+            f"{path} cannot be read as a checkpoint of tensors ({error}): it is damaged or holds more; convert "
+            "it to safetensors where you trust it"
         ) from error
     if isinstance(content, dict):
         for wrapper in _WRAPPERS:

@@ -52,7 +52,7 @@ def save_pretrained(
         save_file(tensors, temporary[WEIGHTS_NAME], metadata={"format": "pt"})
         temporary[CONFIG_NAME].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name, path in temporary.items():
-            os.replace(path, folder / name)
+            path.replace(folder / name)
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
