@@ -1,0 +1,36 @@
+"""Check that wheel and source distribution hold what they should, and nothing else."""
+
+import re
+import sys
+import tarfile
+import zipfile
+from email import message_from_bytes
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+(wheel,) = folder.glob("*.whl")
+(sdist,) = folder.glob("*.tar.gz")
+package = {str(p) for p in Path("mfsf2").rglob("*") if p.suffix == ".py" or p.name == "py.typed"}
+
+with zipfile.ZipFile(wheel) as archive:
+    names = set(archive.namelist())
+    (metadata_name,) = (n for n in names if n.endswith(".dist-info/METADATA"))
+    metadata = message_from_bytes(archive.read(metadata_name))
+info = metadata_name.rsplit("/", 1)[0]
+expected = package | {f"{info}/{n}" for n in ("METADATA", "RECORD", "WHEEL", "top_level.txt", "licenses/LICENSE")}
+if names != expected:
+    sys.exit(f"wheel: surplus {sorted(names - expected)}, missing {sorted(expected - names)}")
+if metadata["License-Expression"] != "Apache-2.0" or metadata["Requires-Python"] != ">=3.11":
+    sys.exit(f"wheel metadata: {metadata['License-Expression']}, {metadata['Requires-Python']}")
+
+with tarfile.open(sdist) as archive:
+    names = {n.split("/", 1)[1] for n in archive.getnames() if "/" in n}
+needed = package | {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "setup.cfg", "pyproject.toml"}
+needed |= {str(p) for top in ("tests", "examples", "docs") for p in Path(top).rglob("*") if p.is_file()}
+needed = {n for n in needed if "__pycache__" not in n and "/_build/" not in n and ".egg-info" not in n}
+if needed - names:
+    sys.exit(f"sdist: missing {sorted(needed - names)}")
+surplus = {n for n in names - needed if not re.match(r"(mfsf2\.egg-info(/.*)?|PKG-INFO|MANIFEST\.in|\w+(/\w+)*)$", n)}
+if surplus:
+    sys.exit(f"sdist: surplus {sorted(surplus)}")
+print(f"{wheel.name}: {len(expected)} files; {sdist.name}: {len(names)} files")
