@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from .layers.conv import ConvBnAct
 
-__all__ = ["MIN_EXPORT_SIZE", "export_onnx", "export_program", "fold_batch_norm"]
+__all__ = ["MIN_EXPORT_SIZE", "MIN_EXPORT_TORCH", "export_onnx", "export_program", "fold_batch_norm"]
 
 MIN_EXPORT_SIZE = 61
 """Smallest height and width, in pixels, of an exported network with a PVTv2 branch.
@@ -21,6 +21,9 @@ MIN_EXPORT_SIZE = 61
 Its first stage reduces the map by 8; up to 60 pixels one position is left, a size that programs with dynamic shapes
 treat as a case of its own.
 """
+
+MIN_EXPORT_TORCH = (2, 13)
+"""Release of torch from which max pooling exports with heights and widths of any parity."""
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -63,8 +66,12 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
 
     Raises:
         ValueError: the network is in training mode.
+        RuntimeError: torch is older than 2.13, which ties the sizes to the example's parity.
     """
     _check_eval(model)
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH:
+        needed = ".".join(map(str, MIN_EXPORT_TORCH))
+        raise RuntimeError(f"export with dynamic sizes needs torch {needed} or later, installed is {torch.__version__}")
     parameter = next(model.parameters())
     # Any size will do, as long as no two dimensions and no map's sides are equal by chance.
     in_chans = int(getattr(model, "in_chans", 3))

@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 import mfsf2
-from mfsf2.deploy import MIN_EXPORT_SIZE, export_onnx, export_program, fold_batch_norm
+from mfsf2.deploy import MIN_EXPORT_SIZE, MIN_EXPORT_TORCH, export_onnx, export_program, fold_batch_norm
 
 TOLERANCE = 1e-4
 # 224 and 200 give maps of 7x7, the pooling grid; 65, 71 and 97 are odd; the first is the minimum.
 SIZES = [(1, MIN_EXPORT_SIZE, MIN_EXPORT_SIZE), (2, 224, 224), (3, 65, 71), (1, 200, 97), (2, 130, 250)]
+
+
+OLD_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH
+exports = pytest.mark.skipif(OLD_TORCH, reason=f"torch {torch.__version__} refuses to export, as another test checks")
 
 
 @pytest.fixture(scope="module")
@@ -60,23 +64,33 @@ def test_compile_training_step(model: Any) -> None:
     model.zero_grad(set_to_none=True)
 
 
+def test_old_torch_is_named(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.12.1+cpu")
+    with pytest.raises(RuntimeError, match=r"needs torch 2\.13 or later, installed is 2\.12\.1\+cpu"):
+        export_program(model)
+
+
+@exports
 @pytest.mark.parametrize("size", SIZES)
 def test_exported_program(model: Any, exported: Any, size: tuple[int, int, int]) -> None:
     x = torch.randn(size[0], 3, *size[1:])
     assert error(exported(x), model(x)) <= TOLERANCE
 
 
+@exports
 @pytest.mark.parametrize("size", [(MIN_EXPORT_SIZE - 1, 64), (64, MIN_EXPORT_SIZE - 1)])
 def test_exported_program_refuses_smaller_images(exported: Any, size: tuple[int, int]) -> None:
     with pytest.raises((AssertionError, RuntimeError), match=f">= {MIN_EXPORT_SIZE}"):
         exported(torch.randn(1, 3, *size))
 
 
+@exports
 def test_minimum_is_the_smallest_possible(model: Any) -> None:
     with pytest.raises(torch._dynamo.exc.UserError, match=f"min={MIN_EXPORT_SIZE}"):
         export_program(model, min_size=MIN_EXPORT_SIZE - 1)
 
 
+@exports
 def test_onnx(model: Any, program: ExportedProgram, tmp_path: Path) -> None:
     import onnxruntime
 

@@ -76,6 +76,10 @@ def create_branch(
     levels, chans = _find_pyramid(model, name)
     # What lies behind the last map (final convolutions, norms, classifier) would be parameters without a gradient.
     model.prune_intermediate_layers(list(levels), prune_norm=True)
+    # Before timm 1.0.31 some heads keep their norm all the same.
+    for key, parameter in model.named_parameters():
+        if key.startswith("head."):
+            parameter.requires_grad_(False)
     return Branch(model, levels, chans, _min_size(model))
 
 
