@@ -1,6 +1,9 @@
-"""HAM10000 in its published layout: images and labels in memory, split by lesion.
+"""Reader of HAM10000 in its published layout.
 
-Tschandl et al., "The HAM10000 dataset", Scientific Data 2018. The images are CC BY-NC 4.0.
+The folder holds ``HAM10000_metadata.csv`` and the images in ``HAM10000_images_part_1/`` and ``_part_2/``. Several
+images may show one lesion, so the split is by lesion: an image never meets its own lesion again in another part.
+
+Data: Tschandl, Rosendahl and Kittler, Scientific Data 2018, licence CC BY-NC 4.0. Research only.
 """
 
 import csv
@@ -11,88 +14,112 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
-NAMES = {
-    "akiec": "actinic keratosis or intraepithelial carcinoma",
-    "bcc": "basal cell carcinoma",
-    "bkl": "benign keratosis",
-    "df": "dermatofibroma",
-    "mel": "melanoma",
-    "nv": "melanocytic nevus",
-    "vasc": "vascular lesion",
+CLASS_NAMES = {
+    "akiec": "Actinic keratosis / intraepithelial carcinoma",
+    "bcc": "Basal cell carcinoma",
+    "bkl": "Benign keratosis",
+    "df": "Dermatofibroma",
+    "mel": "Melanoma",
+    "nv": "Melanocytic nevus",
+    "vasc": "Vascular lesion",
 }
+"""Labels, in the order of the network's outputs, and what they stand for."""
+
+LABELS = list(CLASS_NAMES)
+METADATA = "HAM10000_metadata.csv"
+IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
 PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One image: its file, its class as a position in ``CLASSES``, and its lesion."""
+class Record:
+    """One image: its file, its lesion and its class."""
 
     path: Path
-    label: int
     lesion: str
+    label: int
 
 
-def read_samples(folder: Path) -> list[Sample]:
-    """Read ``HAM10000_metadata.csv`` and find every image in ``HAM10000_images_part_1`` and ``_part_2``.
+def read_records(folder: str | Path, limit: int | None = None, seed: int = 0) -> list[Record]:
+    """List the images of a HAM10000 folder.
+
+    Args:
+        folder: the folder with the metadata and the image folders.
+        limit: take this many images, drawn at random.
+        seed: seed of that draw.
 
     Raises:
-        SystemExit: names the file, column, class or images that are missing.
+        ValueError: no such folder, no metadata or another table, an unknown label, images that are not there.
     """
-    table = folder / "HAM10000_metadata.csv"
+    table = Path(folder) / METADATA
     if not table.is_file():
-        raise SystemExit(f"{table} is missing: --data must name the folder that holds HAM10000_metadata.csv")
+        raise ValueError(f"{folder}: no {METADATA} in it; give the folder of HAM10000 as it is published")
     with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    missing = {"lesion_id", "image_id", "dx"} - set(rows[0] if rows else ())
+        reader = csv.DictReader(file)
+        absent = {"lesion_id", "image_id", "dx"} - set(reader.fieldnames or ())
+        if absent:
+            raise ValueError(f"{table}: no column {', '.join(sorted(absent))}; it has {reader.fieldnames}")
+        rows = list(reader)
+    unknown = {row["dx"] for row in rows} - set(LABELS)
+    if unknown or not rows:
+        raise ValueError(f"{table}: {len(rows)} rows, unknown labels {sorted(map(str, unknown))}; known are {LABELS}")
+    files = {path.stem: path for name in IMAGE_FOLDERS for path in (Path(folder) / name).glob("*.jpg")}
+    missing = [row["image_id"] for row in rows if row["image_id"] not in files]
     if missing:
-        raise SystemExit(f"{table} has no rows or lacks the columns {sorted(missing)}")
-    files = {path.stem: path for part in (1, 2) for path in (folder / f"HAM10000_images_part_{part}").glob("*.jpg")}
-    absent = [row["image_id"] for row in rows if row["image_id"] not in files]
-    if absent:
-        raise SystemExit(f"{len(absent)} images of {table} are not in {folder}/HAM10000_images_part_*: {absent[:3]} ...")
-    unknown = {row["dx"] for row in rows} - set(CLASSES)
-    if unknown:
-        raise SystemExit(f"{table} has unknown classes {sorted(unknown)}: expected {CLASSES}")
-    return [Sample(files[row["image_id"]], CLASSES.index(row["dx"]), row["lesion_id"]) for row in rows]
+        raise ValueError(
+            f"{folder}: {len(missing)} of {len(rows)} images are missing from {' and '.join(IMAGE_FOLDERS)}, the first "
+            f"are {', '.join(missing[:3])}"
+        )
+    records = [Record(files[row["image_id"]], row["lesion_id"], LABELS.index(row["dx"])) for row in rows]
+    if limit is not None and limit < len(records):
+        records = random.Random(seed).sample(records, limit)
+    return records
 
 
-def split_by_lesion(samples: list[Sample], seed: int = 0) -> dict[str, list[Sample]]:
-    """Split 8:1:1 so that all images of a lesion are in one part, class by class."""
+def split_by_lesion(records: list[Record], seed: int = 0) -> dict[str, list[Record]]:
+    """Split 8:1:1 into ``train``, ``val`` and ``test``, by lesion and within each class.
+
+    The same records and seed give the same split. Of a class with one or two lesions all go to ``train``.
+    """
+    images: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        images[record.lesion].append(record)
     lesions: dict[int, list[str]] = defaultdict(list)
-    for sample in samples:
-        if sample.lesion not in lesions[sample.label]:
-            lesions[sample.label].append(sample.lesion)
-    rng, part_of = random.Random(seed), {}
+    for lesion in sorted(images):
+        lesions[images[lesion][0].label].append(lesion)
+    split: dict[str, list[Record]] = {part: [] for part in PARTS}
+    draw = random.Random(seed)
     for label in sorted(lesions):
-        group = sorted(lesions[label])
-        rng.shuffle(group)
-        tenth = max(1, round(len(group) / 10))
-        for index, lesion in enumerate(group):
-            part_of[lesion] = "test" if index < tenth else "val" if index < 2 * tenth else "train"
-    return {part: [sample for sample in samples if part_of[sample.lesion] == part] for part in PARTS}
+        names = lesions[label]
+        draw.shuffle(names)
+        held_out = max(1, round(len(names) / 10)) if len(names) > 2 else 0
+        for position, lesion in enumerate(names):
+            part = PARTS[1 if position < held_out else 2 if position < 2 * held_out else 0]
+            split[part].extend(images[lesion])
+    return split
 
 
-def load_images(samples: list[Sample], size: int) -> tuple[Tensor, Tensor]:
-    """Decode all images, the short side resized to ``size``: uint8 ``(N, 3, H, W)`` and labels ``(N,)``.
+def load_images(records: list[Record], short_side: int) -> Tensor:
+    """Read images into memory, uint8 ``(N, 3, short_side, 4/3 short_side)``; all of HAM10000 is 4:3.
 
     Raises:
-        SystemExit: names a file that is no image, or images of different shapes.
+        ValueError: an image that cannot be read.
     """
-    images = []
-    for sample in samples:
+    width = short_side * 4 // 3
+    images = torch.empty(len(records), 3, short_side, width, dtype=torch.uint8)
+    for index, record in enumerate(records):
         try:
-            with Image.open(sample.path) as image:
-                width, height = image.size
-                scale = size / min(width, height)
-                resized = image.convert("RGB").resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
-        except (UnidentifiedImageError, OSError) as error:
-            raise SystemExit(f"{sample.path} cannot be read as an image: {error}") from error
-        images.append(np.asarray(resized))
-    if len({image.shape for image in images}) != 1:
-        raise SystemExit(f"the images have different shapes: {sorted({image.shape for image in images})[:3]}")
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return stacked, torch.tensor([sample.label for sample in samples])
+            with Image.open(record.path) as image:
+                pixels = np.array(image.convert("RGB").resize((width, short_side), Image.Resampling.BICUBIC))
+        except OSError as error:
+            raise ValueError(f"{record.path}: not a readable image: {error}") from error
+        images[index] = torch.from_numpy(pixels).permute(2, 0, 1)
+    return images
+
+
+def labels_of(records: list[Record]) -> Tensor:
+    """Class indices ``(N,)``."""
+    return torch.tensor([record.label for record in records])

@@ -1,9 +1,12 @@
-"""Train mfsf2_tiny_cls on HAM10000, plainly: one process, images in memory, one schedule.
+"""Train ``mfsf2_tiny_cls`` on HAM10000, on a CPU in half an hour.
 
-    python examples/train.py --data HAM10000 --out runs/tiny --weights resnet18.safetensors --minutes 27
+    python examples/train.py --data HAM10000 --out runs/tiny --weights resnet18.safetensors --minutes 30
 
-The schedule follows the clock, so it ends in time on any machine; with --steps it follows the step count instead, and
-runs of one seed are then equal. Research only: the result is not a diagnostic device.
+``--out`` receives the network after the last step (``mfsf2.create_model("local-dir:OUT")`` loads it), ``history.json``,
+``results.json`` and ``curve.png``. The lesions of the test part are looked at once, at the end; those of the validation
+part choose nothing, they only draw the curve.
+
+The images are CC BY-NC 4.0: research only, and so is a network trained on them.
 """
 
 import argparse
@@ -15,167 +18,229 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ham10000 import CLASSES, load_images, read_samples, split_by_lesion
+from augment import augment
+from evaluation import balanced_accuracy, head_inputs, logits_of, normalize, path_slices, recalls, stored_size
+from ham10000 import LABELS, Record, labels_of, load_images, read_records, split_by_lesion
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mfsf2
 
+LOG_EVERY = 25
+WARM_UP = 0.05
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with HAM10000_metadata.csv")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model, its curve and its figures")
-    parser.add_argument("--weights", type=Path, help="safetensors with timm's ResNet-18 keys to start the CNN from")
-    parser.add_argument("--minutes", type=float, default=27, help="length of the training")
-    parser.add_argument("--steps", type=int, help="length in steps, in place of --minutes")
-    parser.add_argument("--size", type=int, default=112, help="short side of the images in pixels")
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train mfsf2_tiny_cls on HAM10000.")
+    parser.add_argument("--data", required=True, help="folder of HAM10000 as it is published")
+    parser.add_argument("--out", required=True, help="folder for the network and the results")
+    parser.add_argument("--weights", help="safetensors file with timm's resnet18 keys, to start the CNN branch from")
+    parser.add_argument("--minutes", type=float, default=30.0, help="time for training and validation together")
+    parser.add_argument("--steps", type=int, help="train this many steps in place of --minutes")
+    parser.add_argument("--size", type=int, default=112, help="height and width of the network's input")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-3, help="of what starts at random; the CNN gets 0.3 of it")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of all that starts at random")
+    parser.add_argument("--cnn-lr", type=float, default=2e-4, help="peak learning rate of the CNN branch")
     parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--evaluations", type=int, default=5, help="how often validation is looked at")
+    parser.add_argument("--path-drop", type=float, default=0.1, help="how often r4, p4 and P are each withheld")
+    parser.add_argument("--evaluations", type=int, default=5, help="how often to validate")
+    parser.add_argument("--limit", type=int, help="use only this many images")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    if args.weights is not None and not args.weights.is_file():
-        parser.error(f"--weights {args.weights} is no file")
-    return args
+    return parser.parse_args(argv)
 
 
-def start_cnn(cnn: nn.Module, path: Path) -> None:
-    """Load what a file of ResNet weights has; all the rest keeps its random start and is named."""
-    result = cnn.load_state_dict(load_file(path), strict=False)
-    if result.unexpected_keys:
-        raise SystemExit(f"{path} has keys that the CNN does not: {result.unexpected_keys[:5]} ...")
-    print(f"CNN from {path.name}; at random: {[k for k in result.missing_keys if 'num_batches' not in k]}")
+def load_cnn(model: nn.Module, path: str) -> None:
+    """Start the CNN branch from a file of timm's ResNet keys; it may be partial, what it lacks is printed.
 
-
-def normalize(images: Tensor, cfg: dict[str, Any]) -> Tensor:
-    """uint8 to what the network expects."""
-    mean, std = (torch.tensor(cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    return (images.float() / 255 - mean) / std
-
-
-def augment(images: Tensor, size: int) -> Tensor:
-    """Random square crop, flips and a quarter turn, one draw for each image."""
-    crops = []
-    for image in images:
-        top, left = (int(torch.randint(extent - size + 1, ())) for extent in image.shape[1:])
-        crop = image[:, top : top + size, left : left + size]
-        crops.append(torch.rot90(crop.flip(2) if torch.rand(()) < 0.5 else crop, int(torch.randint(4, ())), (1, 2)))
-    return torch.stack(crops)
+    timm starts the last norm of a block at 0, so that a fresh block is its shortcut. For fresh blocks on top of trained
+    ones that would leave r4 ten times smaller than p4, and the head would hardly see it: these norms start at 1.
+    """
+    if not Path(path).is_file():
+        raise SystemExit(f"--weights {path}: no such file; give a safetensors file with timm's resnet18 keys")
+    try:
+        state = load_file(path)
+        result = model.encoder.cnn.load_state_dict(state, strict=False)  # type: ignore[union-attr, operator]
+    except (SafetensorError, RuntimeError) as error:
+        raise SystemExit(f"--weights {path}: not weights of timm's resnet18: {error}") from error
+    if len(result.unexpected_keys) == len(state):
+        raise SystemExit(f"--weights {path}: none of its {len(state)} keys is one of timm's resnet18")
+    random = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
+    for name, parameter in model.encoder.cnn.named_parameters():  # type: ignore[union-attr]
+        if name in random and parameter.ndim == 1 and name.endswith("bn2.weight"):
+            nn.init.ones_(parameter)
+    print(f"CNN branch: {len(state) - len(result.unexpected_keys)} tensors loaded, unused: {result.unexpected_keys}")
+    print(f"CNN branch: {len(random)} tensors start at random: {', '.join(random) or 'none'}", flush=True)
 
 
 @torch.no_grad()
-def balanced_accuracy(model: nn.Module, images: Tensor, labels: Tensor, cfg: dict[str, Any]) -> tuple[float, list[float]]:
-    """Mean recall over the classes, and each class's recall, on whole images."""
-    model.eval()
-    predicted = torch.cat([model(normalize(batch, cfg)).argmax(1) for batch in images.split(64)])
-    recalls = [(predicted[labels == c] == c).float().mean().item() for c in range(len(CLASSES)) if (labels == c).any()]
-    return sum(recalls) / len(recalls), recalls
+def balance_paths(model: nn.Module, x: Tensor) -> None:
+    """Scale the head's first weights so that r4, p4 and P vary equally there, as measured on one batch.
+
+    P starts ten times smaller than the maps: a mean over convolutions that no norm follows.
+    """
+    model.train()
+    pooled = model.forward_features(x).mean((2, 3))  # type: ignore[operator]
+    weight: Tensor = model.head.hidden[0].weight  # type: ignore[union-attr, index, assignment]
+    for channels in path_slices(model).values():
+        weight[:, channels] *= 0.25 / pooled[:, channels].std(0).mean()
 
 
-def parameter_groups(model: Any, lr: float) -> list[dict[str, Any]]:
-    """The pretrained CNN learns slowly; norms and biases are spared from weight decay."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+class PathDropout:
+    """Forward pre-hook of the head: withholds r4, p4 and P, each for a random share of the images.
+
+    What one path tells, the others often tell too, and the head would settle on the one that learns first. Where that
+    one is withheld the loss is for the other two to bring down.
+    """
+
+    def __init__(self, model: nn.Module, rate: float) -> None:
+        self.slices = list(path_slices(model).values())
+        self.rate = rate
+
+    def __call__(self, head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        if not head.training or not self.rate:
+            return None
+        (x,) = inputs
+        mask = torch.ones(x.shape[0], x.shape[1], 1, 1)
+        for channels in self.slices:
+            mask[:, channels] = (torch.rand(x.shape[0], 1, 1, 1) >= self.rate).float()
+        return (x * mask,)
+
+
+def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
+    """AdamW: a lower rate for the CNN branch, which starts trained; no decay for biases, norms and the like."""
+    spared = model.no_weight_decay()  # type: ignore[operator]
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        rate = lr * (0.3 if name.startswith("encoder.cnn.") else 1.0)
-        groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
-    return [
-        {"params": parameters, "base_lr": rate, **({} if decay else {"weight_decay": 0.0})}
-        for (rate, decay), parameters in groups.items()
-    ]
+        key = (name.startswith("encoder.cnn."), parameter.ndim > 1 and name not in spared)
+        groups.setdefault(key, []).append(parameter)
+    return torch.optim.AdamW(
+        {"params": params, "peak": args.cnn_lr if cnn else args.lr, "weight_decay": args.weight_decay * decay}
+        for (cnn, decay), params in groups.items()
+    )
 
 
-def train(model: Any, data: dict[str, tuple[Tensor, Tensor]], args: argparse.Namespace) -> list[dict[str, float]]:
-    """Train in place; returns the history, an entry for each step, validation where it was measured."""
+def lr_factor(progress: float) -> float:
+    """Linear warm-up, then half a cosine to 0; ``progress`` runs from 0 to 1."""
+    if progress < WARM_UP:
+        return max(progress, 1e-3) / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
+def train(
+    model: nn.Module, args: argparse.Namespace, data: dict[str, tuple[Tensor, Tensor]]
+) -> dict[str, list[dict[str, float]]]:
+    """Train in place; returns the logged steps and the validations.
+
+    With ``--minutes`` the schedule follows the clock and not a count of steps, so that the learning rate reaches 0 in
+    time whatever else the machine has to do. Classes are drawn with the square root of their frequency; the loss
+    corrects the logits for what is left of the imbalance (Menon et al., ICLR 2021), since each class counts the same.
+    """
+    cfg: Any = model.pretrained_cfg
     images, labels = data["train"]
-    cfg = model.pretrained_cfg
-    counts = torch.bincount(labels, minlength=len(CLASSES)).float()
-    # Rare classes are drawn more often, by the root of their frequency; the rest of the imbalance is taken out of the
-    # loss by adding the log frequency of what is drawn to the logits ("logit adjustment").
-    drawn = counts.sqrt() / counts.sqrt().sum()
-    prior = drawn.clamp_min(1e-12).log()
-    per_image = (drawn / counts.clamp_min(1))[labels]
-    optimizer = torch.optim.AdamW(parameter_groups(model, args.lr), weight_decay=args.weight_decay)
-    history: list[dict[str, float]] = []
-    start, step, evaluated, done = time.monotonic(), 0, 0, 0.0
-    while done < 1:
+    counts = labels.bincount(minlength=len(LABELS)).float()
+    weights = counts.clamp(min=1).rsqrt()[labels]
+    prior = (counts.sqrt() / counts.sqrt().sum()).clamp(min=1e-6).log()
+    balance_paths(model, normalize(augment(images[torch.randperm(len(images))[:64]], args.size), cfg))
+    optimizer = make_optimizer(model, args)
+    model.head.register_forward_pre_hook(PathDropout(model, args.path_drop))  # type: ignore[union-attr]
+    history: dict[str, list[dict[str, float]]] = {"train": [], "val": []}
+    losses: list[float] = []
+    start, step, progress = time.monotonic(), 0, 0.0
+    while progress < 1:
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * min(1, done / 0.1 + 1e-3) * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = group["peak"] * lr_factor(progress)
+        batch = torch.multinomial(weights, args.batch_size, replacement=True)
         model.train()
-        chosen = torch.multinomial(per_image, args.batch_size, replacement=True)
-        logits = model(normalize(augment(images[chosen], args.size), cfg))
-        loss = F.cross_entropy(logits + prior, labels[chosen], label_smoothing=0.05)
-        optimizer.zero_grad(set_to_none=True)
+        logits = model(normalize(augment(images[batch], args.size), cfg))
+        loss = F.cross_entropy(logits + prior, labels[batch])
+        optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimizer.step()
+        losses.append(loss.item())
         step += 1
-        elapsed = time.monotonic() - start
-        done = step / args.steps if args.steps else elapsed / (60 * args.minutes)
-        history.append({"step": step, "minutes": elapsed / 60, "loss": loss.item()})
-        if done * args.evaluations >= evaluated + 1:
-            evaluated = int(done * args.evaluations)
-            history[-1]["val"] = balanced_accuracy(model, *data["val"], cfg)[0]
-        if step % 25 == 0 or "val" in history[-1]:
-            print({key: round(value, 4) for key, value in history[-1].items()}, flush=True)
+        minutes = (time.monotonic() - start) / 60
+        progress = step / args.steps if args.steps else minutes / args.minutes
+        if step % LOG_EVERY == 0 or progress >= 1:
+            entry = dict(
+                step=step, minutes=minutes, loss=sum(losses) / len(losses), lr=optimizer.param_groups[-1]["lr"]
+            )
+            print("step {step:5d}  {minutes:6.2f} min  loss {loss:.4f}  lr {lr:.2e}".format(**entry), flush=True)
+            history["train"].append(entry)
+            losses = []
+        if progress >= (len(history["val"]) + 1) / args.evaluations or progress >= 1:
+            value = balanced_accuracy(logits_of(model, head_inputs(model, data["val"][0], cfg)), data["val"][1])
+            history["val"].append(dict(step=step, minutes=minutes, balanced_accuracy=value))
+            print(f"step {step:5d}  validation balanced accuracy {value:.4f}", flush=True)
     return history
 
 
-def plot(history: list[dict[str, float]], path: Path) -> None:
-    """Training loss and validation figure over the steps."""
-    import matplotlib
+def draw(history: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """Training loss and validation balanced accuracy over the steps."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    steps, losses = [h["step"] for h in history], torch.tensor([h["loss"] for h in history])
-    window = max(1, len(history) // 40)
-    smooth = F.avg_pool1d(losses.view(1, 1, -1), window, 1).flatten()
-    measured = [(h["step"], h["val"]) for h in history if "val" in h]
-    figure, left = plt.subplots(figsize=(7, 4), layout="constrained")
-    left.plot(steps, losses, color="tab:blue", alpha=0.2)
-    left.plot(steps[window - 1 :], smooth, color="tab:blue", label="training loss (mean of neighbours)")
-    left.set(xlabel="step", ylabel="training loss")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    left = figure.subplots()
     right = left.twinx()
-    right.plot(*zip(*measured), "o-", color="tab:red", label="balanced accuracy, validation lesions")
-    right.axhline(1 / len(CLASSES), color="tab:gray", linestyle=":", label="chance")
-    right.set(ylabel="balanced accuracy", ylim=(0, 1))
-    figure.legend(loc="upper center", bbox_to_anchor=(0.5, 0.97), ncols=1, fontsize="small")
+    left.plot([e["step"] for e in history["train"]], [e["loss"] for e in history["train"]], color="C0")
+    right.plot([e["step"] for e in history["val"]], [e["balanced_accuracy"] for e in history["val"]], "o-", color="C1")
+    right.axhline(1 / len(LABELS), color="C1", linestyle=":", linewidth=1)
+    left.set(xlabel=f"step ({history['train'][-1]['minutes']:.1f} minutes in all)", ylim=(0, None))
+    left.set_ylabel("training loss", color="C0")
+    right.set_ylabel("validation balanced accuracy (dotted: chance)", color="C1")
+    right.set_ylim(0, 1)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parse_args(argv)
+    steps = 1 if args.steps is None else args.steps
+    if min(steps, args.evaluations) < 1 or args.minutes <= 0 or args.batch_size < 2:
+        raise SystemExit("--steps and --evaluations must be at least 1, --minutes above 0, --batch-size at least 2")
+    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    parts = split_by_lesion(read_samples(args.data), args.seed)
-    for part, samples in parts.items():
-        counts = [sum(s.label == c for s in samples) for c in range(len(CLASSES))]
-        print(f"{part}: {len({s.lesion for s in samples})} lesions, images {dict(zip(CLASSES, counts))}")
-    data = {part: load_images(samples, args.size) for part, samples in parts.items()}
-    model: Any = mfsf2.create_model("mfsf2_tiny_cls", num_classes=len(CLASSES))
-    if args.weights is not None:
-        start_cnn(model.encoder.cnn, args.weights)
-    history = train(model, data, args)
-    test, recalls = balanced_accuracy(model, *data["test"], model.pretrained_cfg)
-    results = {
-        "test_balanced_accuracy": test,
-        "test_recall": dict(zip(CLASSES, recalls)),
-        "val_balanced_accuracy": history[-1].get("val"),
-        "steps": len(history),
-        "minutes": history[-1]["minutes"],
-        "seed": args.seed,
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    model.pretrained_cfg.update(input_size=(3, args.size, args.size), crop_pct=1.0, license="cc-by-nc-4.0")
-    mfsf2.save_pretrained(model, args.out / "model", label_names=CLASSES)
-    (args.out / "history.json").write_text(json.dumps(history))
-    (args.out / "results.json").write_text(json.dumps(results, indent=2))
-    plot(history, args.out / "curve.png")
+    try:
+        split = split_by_lesion(read_records(args.data, args.limit, args.seed), args.seed)
+        model = mfsf2.create_model("mfsf2_tiny_cls", num_classes=len(LABELS), drop_path_rate=0.0)
+        cfg: Any = model.pretrained_cfg
+        cfg["input_size"] = (3, args.size, args.size)
+        data = {part: load_part(records, stored_size(cfg)) for part, records in split.items()}
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    print(", ".join(f"{part}: {len(labels)} images" for part, (_, labels) in data.items()), flush=True)
+    if args.weights:
+        load_cnn(model, args.weights)
+    model.to(memory_format=torch.channels_last)
+    history = train(model, args, data)
+    logits = logits_of(model, head_inputs(model, data["test"][0], cfg))
+    results = dict(
+        val_balanced_accuracy=history["val"][-1]["balanced_accuracy"],
+        test_balanced_accuracy=balanced_accuracy(logits, data["test"][1]),
+        test_recall={LABELS[label]: value for label, value in recalls(logits, data["test"][1]).items()},
+        images={part: len(labels) for part, (_, labels) in data.items()},
+        steps=int(history["train"][-1]["step"]),
+        minutes=history["train"][-1]["minutes"],
+        size=args.size,
+        seed=args.seed,
+        limit=args.limit,
+    )
+    out = Path(args.out)
+    mfsf2.save_pretrained(model, out, label_names=LABELS)
+    (out / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    draw(history, out / "curve.png")
     print(json.dumps(results, indent=2))
     return results
+
+
+def load_part(records: list[Record], short_side: int) -> tuple[Tensor, Tensor]:
+    """Images and class indices of one part of the split."""
+    if not records:
+        raise ValueError("a part of the split is empty: use more images (at least three lesions of one class)")
+    return load_images(records, short_side), labels_of(records)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""What training and ablation share: preprocessing, prediction, the measure, and the three paths to the head."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def stored_size(cfg: dict[str, Any]) -> int:
+    """Short side to load images with, so that a centre crop of the network's input size is timm's evaluation crop."""
+    return int(cfg["input_size"][-1] / cfg["crop_pct"])
+
+
+def normalize(images: Tensor, cfg: dict[str, Any]) -> Tensor:
+    """Images in [0, 1] to the network's input."""
+    mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def centre_crop(images: Tensor, size: int) -> Tensor:
+    """The middle ``size`` x ``size`` pixels."""
+    top, left = (images.shape[2] - size) // 2, (images.shape[3] - size) // 2
+    return images[:, :, top : top + size, left : left + size]
+
+
+@torch.inference_mode()
+def head_inputs(model: nn.Module, images: Tensor, cfg: dict[str, Any], batch_size: int = 64) -> Tensor:
+    """Pooled features ``(N, num_features)`` of uint8 images: r4, p4 and P side by side, what the head averages to."""
+    model.eval()
+    pooled = []
+    for batch in images.split(batch_size):
+        x = normalize(centre_crop(batch, cfg["input_size"][-1]) / 255, cfg)
+        pooled.append(model.forward_features(x).mean((2, 3)))  # type: ignore[operator]
+    return torch.cat(pooled)
+
+
+@torch.inference_mode()
+def logits_of(model: nn.Module, pooled: Tensor) -> Tensor:
+    """Logits for pooled features: the head's average of a 1x1 map is that map."""
+    model.eval()
+    logits: Tensor = model.forward_head(pooled[:, :, None, None])  # type: ignore[operator]
+    return logits
+
+
+def recalls(logits: Tensor, labels: Tensor) -> dict[int, float]:
+    """Share of each class's images that are recognised, for the classes present."""
+    right = (logits.argmax(1) == labels).float()
+    return {int(label): right[labels == label].mean().item() for label in labels.unique()}
+
+
+def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Mean of the recalls over the classes present; chance is one over their number."""
+    values = recalls(logits, labels).values()
+    return sum(values) / len(values) if values else float("nan")
+
+
+def path_slices(model: nn.Module) -> dict[str, slice]:
+    """Channels of the CNN map r4, the transformer map p4 and the pooled pyramid P in the head's input."""
+    encoder: Any = model.encoder
+    r4 = encoder.cnn_chans[-1]
+    p4 = r4 + encoder.transformer_chans[-1]
+    return {"r4": slice(0, r4), "p4": slice(r4, p4), "P": slice(p4, None)}
