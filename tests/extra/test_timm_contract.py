@@ -39,6 +39,7 @@ WITH_BATCH = {
     "test_model_forward_intermediates": 1,
     "test_model_forward_fx": 1,
     "test_model_backward_fx": 2,
+    "test_model_forward_fx_torchscript": 1,
 }
 BY_NAME = [
     "test_reset_classifier_keeps_pool",
@@ -54,8 +55,7 @@ LEFT_OUT = {
     "test_model_load_pretrained": "needs weights from the Hub; tests/test_hub.py does the same on a local one",
     "test_model_features_pretrained": "the same",
     "test_model_default_cfgs_non_std": "for models without a map as features; the standard test runs",
-    "test_model_forward_torchscript": "timm's ResNet.forward_intermediates is not scriptable; torch.export is offered",
-    "test_model_forward_fx_torchscript": "the same language, see above",
+    "test_model_forward_torchscript": "timm's ResNet.forward_intermediates is not scriptable; a traced network is, see above",
 }
 
 
