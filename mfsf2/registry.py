@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from .models.variants import BACKBONES_TAG, VARIANTS, Variant
-from .weights.load import load_checkpoint
+from .weights.load import load_weights
+from .weights.read import read_state_dict
 from .weights.source import read_saved_network
 
 __all__ = ["build_network", "create_model", "list_models", "list_pretrained", "pretrained_cfg", "saved_cfg"]
@@ -101,6 +102,7 @@ def create_model(
         architecture,
         cfg,
         weights=weights or (Path(checkpoint_path) if checkpoint_path is not None else None),
+        weights_classes=cfg["num_classes"] if weights else None,
         pretrained_backbones=pretrained and weights is None,
         out_indices=(4 if out_indices is None else out_indices) if features_only else None,
         cache_dir=cache_dir,
@@ -130,6 +132,7 @@ def build_network(
     architecture: str,
     cfg: dict[str, Any],
     weights: Path | None = None,
+    weights_classes: int | None = None,
     pretrained_backbones: bool = False,
     out_indices: Sequence[int] | int | None = None,
     cache_dir: str | None = None,
@@ -141,6 +144,7 @@ def build_network(
         architecture: name of the network.
         cfg: its pretrained configuration; becomes ``model.pretrained_cfg``.
         weights: file to load.
+        weights_classes: how many classes it must have; None where nothing says.
         pretrained_backbones: start both branches from ImageNet, with a warning that names what is untrained.
         out_indices: wrap for these feature maps; None for the network itself.
         cache_dir: where files from the Hub are kept.
@@ -156,7 +160,7 @@ def build_network(
         cfg = {key: value for key, value in cfg.items() if key not in ("label_names", "label_descriptions")}
     _set_cfg(model, cfg)
     if weights is not None:
-        load_checkpoint(model, weights)
+        load_weights(model, read_state_dict(weights), str(weights), weights_classes)
     return model if out_indices is None else _wrap_features(model, out_indices)
 
 

@@ -45,10 +45,12 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         kwargs.pop("pretrained_model_args", None)
         kwargs.setdefault("num_classes", cfg["num_classes"])
         has_file = bool(cfg.get("file") or cfg.get("hf_hub_id"))
+        weights = weights_file(cfg, cache_dir) if pretrained and has_file else None
         return build_network(
             name,
             cfg,
-            weights=weights_file(cfg, cache_dir) if pretrained and has_file else None,
+            weights=weights,
+            weights_classes=cfg["num_classes"] if weights else None,
             pretrained_backbones=pretrained and not has_file,
             out_indices=_out_indices(kwargs),
             cache_dir=cache_dir,

@@ -104,6 +104,15 @@ def test_onnx(model: Any, program: ExportedProgram, tmp_path: Path) -> None:
         assert error(torch.from_numpy(np.asarray(y)), model(x)) <= TOLERANCE
 
 
+@exports
+def test_features_export() -> None:
+    features: Any = mfsf2.create_model("mfsf2_tiny_cls", features_only=True, out_indices=(0, 1)).eval()
+    exported = export_program(features).module()
+    x = torch.randn(1, 3, 65, 71)
+    for actual, expected in zip(exported(x), features(x), strict=True):
+        assert error(actual, expected) <= TOLERANCE
+
+
 def test_fold_batch_norm(model: Any) -> None:
     folded = fold_batch_norm(model)
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)

@@ -206,7 +206,7 @@ class _Harmful:
 def test_pickles_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": _Harmful()}, "harmful.pth")
-    Path("harmful.pkl").write_bytes(pickle.dumps(_Harmful()))
+    Path("harmful.pkl").write_bytes(pickle.dumps(_Harmful(), protocol=2))
     Path("truncated.pth").write_bytes(Path("harmful.pth").read_bytes()[:100])
     Path("empty.pth").touch()
     for name in ("harmful.pth", "harmful.pkl", "truncated.pth", "empty.pth"):
@@ -233,6 +233,15 @@ def test_broken_configuration(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json is no configuration in timm's form"):
         mfsf2.create_model(f"local-dir:{folder}")
+
+
+def test_configuration_of_other_weights(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["num_classes"] = config["pretrained_cfg"]["num_classes"] = 5
+    (folder / "config.json").write_text(json.dumps(config))
+    for create in (mfsf2.create_model, lambda name: timm.create_model(name, pretrained=True)):
+        with pytest.raises(ValueError, match=r"has 7 classes, its configuration says 5"):
+            create(f"local-dir:{folder}")
 
 
 def test_unknown_architecture(folder: Path) -> None:

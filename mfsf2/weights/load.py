@@ -33,10 +33,22 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
     load_weights(model, read_state_dict(path), str(path))
 
 
-def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a state dict as :func:`load_checkpoint` does; ``source`` names it in messages."""
+def load_weights(model: nn.Module, state: dict[str, Tensor], source: str, num_classes: int | None = None) -> None:
+    """Load a state dict as :func:`load_checkpoint` does.
+
+    Args:
+        model: the network.
+        state: tensors by name.
+        source: what messages call it.
+        num_classes: how many classes it must have; None where nothing says.
+    """
     target = model.state_dict()
     state = dict(convert_authors_keys(state))
+    if num_classes is not None and _num_classes(state) != num_classes:
+        raise ValueError(
+            f"{source} has {_num_classes(state)} classes, its configuration says {num_classes}: they do not belong "
+            "together"
+        )
     _adapt_head(state, target, source)
     _adapt_stems(model, state, target, source)
     _check_keys(state, target, source)
@@ -48,8 +60,7 @@ def _adapt_head(state: dict[str, Tensor], target: dict[str, Tensor], source: str
     if not any(key.startswith("head.") for key in target):
         _drop(state, [key for key in state if key.startswith("head.")], source, "the network has no head")
         return
-    have, want = state.get(f"{_CLASSIFIER}weight"), target.get(f"{_CLASSIFIER}weight")
-    num_have, num_want = (0 if weight is None else len(weight) for weight in (have, want))
+    num_have, num_want = _num_classes(state), _num_classes(target)
     if num_have == num_want:
         return
     reason = f"the checkpoint has {num_have} classes, the network {num_want}"
@@ -58,6 +69,12 @@ def _adapt_head(state: dict[str, Tensor], target: dict[str, Tensor], source: str
     if fresh and not num_have:
         _logger.warning("%s: stay untrained, as %s: %s", source, reason, ", ".join(fresh))
     state.update(fresh)
+
+
+def _num_classes(state: dict[str, Tensor]) -> int:
+    """Rows of the classifier, 0 where there is none."""
+    weight = state.get(f"{_CLASSIFIER}weight")
+    return 0 if weight is None else len(weight)
 
 
 def _drop(state: dict[str, Tensor], keys: list[str], source: str, reason: str) -> None:

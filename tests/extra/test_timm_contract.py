@@ -55,7 +55,7 @@ LEFT_OUT = {
     "test_model_load_pretrained": "needs weights from the Hub; tests/test_hub.py does the same on a local one",
     "test_model_features_pretrained": "the same",
     "test_model_default_cfgs_non_std": "for models without a map as features; the standard test runs",
-    "test_model_forward_torchscript": "timm's ResNet.forward_intermediates is not scriptable; a traced network is, see above",
+    "test_model_forward_torchscript": "timm's ResNet.forward_intermediates is not scriptable; traced networks are",
 }
 
 
