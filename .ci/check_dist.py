@@ -24,13 +24,13 @@ if metadata["License-Expression"] != "Apache-2.0" or metadata["Requires-Python"]
     sys.exit(f"wheel metadata: {metadata['License-Expression']}, {metadata['Requires-Python']}")
 
 with tarfile.open(sdist) as archive:
-    names = {n.split("/", 1)[1] for n in archive.getnames() if "/" in n}
+    names = {m.name.split("/", 1)[1] for m in archive.getmembers() if m.isfile()}
 needed = package | {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "setup.cfg", "pyproject.toml"}
 needed |= {str(p) for top in ("tests", "examples", "docs") for p in Path(top).rglob("*") if p.is_file()}
-needed = {n for n in needed if "__pycache__" not in n and "/_build/" not in n and ".egg-info" not in n}
+needed = {n for n in needed if not re.search(r"__pycache__|/_build/|/\.", n)}
 if needed - names:
     sys.exit(f"sdist: missing {sorted(needed - names)}")
-surplus = {n for n in names - needed if not re.match(r"(mfsf2\.egg-info(/.*)?|PKG-INFO|MANIFEST\.in|\w+(/\w+)*)$", n)}
+surplus = {n for n in names - needed if not re.match(r"(mfsf2\.egg-info/.*|PKG-INFO|MANIFEST\.in)$", n)}
 if surplus:
     sys.exit(f"sdist: surplus {sorted(surplus)}")
 print(f"{wheel.name}: {len(expected)} files; {sdist.name}: {len(names)} files")
