@@ -1,9 +1,10 @@
 """MFSF2-NET: a CNN and a transformer branch, fused across frequencies and scales, for medical images."""
 
-from .heads import ClassificationHead
+from .heads import ClassificationHead, SegmentationHead
 from .layers import (
     FREQUENCY_TABLES,
     MFFE,
+    AxialAttention,
     CrossBranchGate,
     DualBranchAlign,
     FusionStage,
@@ -11,6 +12,7 @@ from .layers import (
     MultiFreqMultiScaleFusion,
     MultiScalePyramid,
     PyramidSplitAttention,
+    ReverseAttention,
     adaptive_avg_pool,
     dct_basis,
     dct_filter_bank,
@@ -24,6 +26,7 @@ from .weights import load_checkpoint, save_pretrained
 __all__ = [
     "FREQUENCY_TABLES",
     "MFFE",
+    "AxialAttention",
     "ClassificationHead",
     "CrossBranchGate",
     "DualBranchAlign",
@@ -34,6 +37,8 @@ __all__ = [
     "MultiFreqMultiScaleFusion",
     "MultiScalePyramid",
     "PyramidSplitAttention",
+    "ReverseAttention",
+    "SegmentationHead",
     "__version__",
     "adaptive_avg_pool",
     "create_model",

@@ -41,6 +41,14 @@ def _fusion(**kwargs: Any) -> nn.Module:
     return mfsf2.MultiFreqMultiScaleFusion([6, 8], [5, 7], 16, 16, 64, **kwargs)
 
 
+def _awake(module: nn.Module) -> nn.Module:
+    """Give the axial factors, which start at 0, a value at which all that lies behind them matters."""
+    for name, parameter in module.named_parameters():
+        if name.endswith("factor"):
+            parameter.data.fill_(0.5)
+    return module
+
+
 BLOCKS = [
     Block("MFFE", lambda **kw: mfsf2.MFFE(16, **kw), (16,), (16,)),
     Block(
@@ -75,6 +83,15 @@ BLOCKS = [
         (6,),
         (4,),
         out_size=lambda s: [()],
+    ),
+    Block("AxialAttention", lambda **kw: _awake(mfsf2.AxialAttention(16, **kw)), (16,), (16,)),
+    Block("ReverseAttention", lambda **kw: _awake(mfsf2.ReverseAttention(16, 3, 8, **kw)), (16, 3), (3,)),
+    Block(
+        "SegmentationHead",
+        lambda **kw: _awake(mfsf2.SegmentationHead([16, 8, 6], 2, 8, **kw)),
+        (16, 8, 6),
+        (2,),
+        as_lists=True,
     ),
 ]
 every_block = pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
@@ -301,7 +318,8 @@ def test_pooled_is_the_mean_of_the_map(size: tuple[int, int]) -> None:
 
 def test_number_of_maps() -> None:
     fusion = _fusion().eval()
-    r, p = BLOCKS[-2].inputs((6, 5))
+    (block,) = (b for b in BLOCKS if b.name == "MultiFreqMultiScaleFusion")
+    r, p = block.inputs((6, 5))
     with pytest.raises(ValueError, match="cnn_maps holds 1 feature maps, expected 2"):
         fusion(r[:1], p)
     with pytest.raises(ValueError, match="transformer_maps holds 3 feature maps, expected 2"):

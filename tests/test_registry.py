@@ -91,6 +91,7 @@ def test_timm_refuses_unknown_arguments_and_tags() -> None:
 def test_public_names() -> None:
     """A name that vanishes breaks somebody's import."""
     assert sorted(mfsf2.__all__) == [
+        "AxialAttention",
         "ClassificationHead",
         "CrossBranchGate",
         "DualBranchAlign",
@@ -103,6 +104,8 @@ def test_public_names() -> None:
         "MultiFreqMultiScaleFusion",
         "MultiScalePyramid",
         "PyramidSplitAttention",
+        "ReverseAttention",
+        "SegmentationHead",
         "__version__",
         "adaptive_avg_pool",
         "create_model",

@@ -1,5 +1,6 @@
 """Task heads: features in, predictions out. They need torch alone."""
 
 from .classification import ClassificationHead
+from .segmentation import SegmentationHead
 
-__all__ = ["ClassificationHead"]
+__all__ = ["ClassificationHead", "SegmentationHead"]

@@ -1,17 +1,20 @@
 """Building blocks: tensors in, tensors out. They need torch alone, and each works in a network of your own."""
 
 from .align import DualBranchAlign
+from .axial import AxialAttention
 from .conv import ConvBnAct
 from .dct import ALLOWED_NUM_FREQUENCIES, FREQUENCY_TABLES, dct_basis, dct_filter_bank, dct_frequencies
 from .fusion import CrossBranchGate, FusionStage, MultiFreqMultiScaleFusion
 from .mffe import MFFE
 from .pooling import GlobalPool, adaptive_avg_pool, adaptive_pool_matrix, window_mean_matrix
 from .pyramid import MultiScalePyramid, PyramidSplitAttention
+from .reverse_attention import ReverseAttention, foreground_probability
 
 __all__ = [
     "ALLOWED_NUM_FREQUENCIES",
     "FREQUENCY_TABLES",
     "MFFE",
+    "AxialAttention",
     "ConvBnAct",
     "CrossBranchGate",
     "DualBranchAlign",
@@ -20,10 +23,12 @@ __all__ = [
     "MultiFreqMultiScaleFusion",
     "MultiScalePyramid",
     "PyramidSplitAttention",
+    "ReverseAttention",
     "adaptive_avg_pool",
     "adaptive_pool_matrix",
     "dct_basis",
     "dct_filter_bank",
     "dct_frequencies",
+    "foreground_probability",
     "window_mean_matrix",
 ]

@@ -9,7 +9,14 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-__all__ = ["GlobalPool", "adaptive_avg_pool", "adaptive_pool_matrix", "resize_bilinear", "window_mean_matrix"]
+__all__ = [
+    "GlobalPool",
+    "adaptive_avg_pool",
+    "adaptive_pool_matrix",
+    "resize_bilinear",
+    "upsample_to",
+    "window_mean_matrix",
+]
 
 
 def adaptive_pool_matrix(in_size: int, out_size: int, like: Tensor) -> Tensor:
@@ -58,9 +65,15 @@ def resize_bilinear(x: Tensor, like: Tensor) -> Tensor:
     return nn.functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
+def upsample_to(x: Tensor, like: Tensor) -> Tensor:
+    """Resize ``(B, C, H, W)`` to the grid of ``like``, never by a fixed factor (bilinear, align_corners=False)."""
+    return nn.functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
 # Sizes are plain integers inside these functions; symbolic tracing keeps each as one node.
 torch.fx.wrap("adaptive_avg_pool")
 torch.fx.wrap("resize_bilinear")
+torch.fx.wrap("upsample_to")
 
 
 class GlobalPool(nn.Module):

@@ -1,0 +1,96 @@
+"""Segmentation head: coarse logits from a bottleneck, refined by reverse attention from coarse to fine."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+from ..layers.checks import check_pyramid
+from ..layers.conv import ConvBnAct
+from ..layers.reverse_attention import ReverseAttention
+
+__all__ = ["SegmentationHead"]
+
+torch.fx.wrap("check_pyramid")
+
+
+class SegmentationHead(nn.Module):
+    """Decoder for any list of feature maps, fine to coarse; the last one is the bottleneck.
+
+    The bottleneck gives coarse logits (1x1 convolution with batch norm and ReLU, then the logits). Each further map,
+    from coarse to fine, refines them by :class:`~mfsf2.layers.ReverseAttention`. A reconstruction, see there.
+
+    Args:
+        in_chans: channels of the maps, fine to coarse, at least one.
+        num_classes: channels of the logits: 1 for a foreground against the background (sigmoid), more for several
+            classes of which channel 0 is the background (softmax).
+        hidden_chans: channels of the decoder's convolutions.
+        drop_rate: dropout of whole channels of the bottleneck, in training.
+        axial_reduction: as ``reduction`` of :class:`~mfsf2.layers.AxialAttention`.
+
+    Shape: list of ``(B, in_chans[i], H_i, W_i)`` to logits ``(B, num_classes, H_0, W_0)`` on the finest map's grid.
+
+    Raises:
+        ValueError: no classes, an empty list, maps of a wrong number or of wrong channels.
+
+    Example:
+        >>> head = SegmentationHead([64, 64, 128], num_classes=1)
+        >>> maps = [torch.randn(2, c, s, s) for c, s in [(64, 32), (64, 16), (128, 8)]]
+        >>> head(maps).shape, [y.shape[-1] for y in head.deep_logits(maps)]
+        (torch.Size([2, 1, 32, 32]), [8, 16, 32])
+    """
+
+    def __init__(
+        self,
+        in_chans: Sequence[int],
+        num_classes: int = 1,
+        hidden_chans: int = 64,
+        drop_rate: float = 0.0,
+        axial_reduction: int = 8,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_classes(num_classes)
+        if not in_chans:
+            raise ValueError("in_chans is empty: give the channels of at least one feature map")
+        dd: dict[str, Any] = dict(device=device, dtype=dtype)
+        self.in_chans = list(in_chans)
+        self.hidden_chans = hidden_chans
+        self.bottleneck = ConvBnAct(self.in_chans[-1], hidden_chans, 1, **dd)
+        self.drop = nn.Dropout2d(drop_rate)
+        self.coarse = nn.Conv2d(hidden_chans, num_classes, 1, **dd)
+        self.steps = nn.ModuleList(
+            ReverseAttention(chans, num_classes, hidden_chans, axial_reduction, **dd)
+            for chans in reversed(self.in_chans[:-1])
+        )
+        self.num_classes = num_classes
+
+    def reset(
+        self, num_classes: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Put in new layers of logits for another number of classes; all else stays."""
+        _check_classes(num_classes)
+        self.num_classes = num_classes
+        self.coarse = nn.Conv2d(self.hidden_chans, num_classes, 1, device=device, dtype=dtype)
+        for step in self.steps:
+            step.reset(num_classes, device=device, dtype=dtype)  # type: ignore[operator]
+        self.train(self.training)
+
+    def deep_logits(self, maps: list[Tensor]) -> list[Tensor]:
+        """Logits of every step on its own map's grid, coarse to fine, for deep supervision."""
+        check_pyramid(maps, self.in_chans, "maps")
+        logits = [self.coarse(self.drop(self.bottleneck(maps[-1])))]
+        for step, x in zip(self.steps, reversed(maps[:-1])):
+            logits.append(step(x, logits[-1]))
+        return logits
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return self.deep_logits(maps)[-1]
+
+
+def _check_classes(num_classes: int) -> None:
+    if num_classes < 1:
+        raise ValueError(f"num_classes={num_classes} must be at least 1: one channel of logits for the foreground")
