@@ -84,11 +84,11 @@ def create_model(
         raise ValueError(f"out_indices={out_indices} chooses feature maps: it needs features_only=True")
     kwargs.update(num_classes=num_classes, in_chans=in_chans)
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    scheme, _, location = name.partition(":")
+    scheme, colon, location = name.partition(":")
     weights: Path | None = None
-    if location:
-        if scheme not in _SCHEMES:
-            raise ValueError(f"unknown source {scheme!r} in {name!r}: use {', '.join(_SCHEMES)}, or a plain name")
+    if colon:
+        if scheme not in _SCHEMES or not location:
+            raise ValueError(f"{name!r} names no source: use local-dir:FOLDER, hf-hub:OWNER/NAME, or a plain name")
         saved = read_saved_network(scheme, location, cache_dir)
         architecture, weights = saved.architecture, saved.weights
         cfg = saved_cfg(architecture, saved.cfg)
@@ -167,7 +167,8 @@ def build_network(
 def _find_variant(architecture: str) -> Variant:
     if architecture not in VARIANTS:
         near = difflib.get_close_matches(architecture, VARIANTS, n=3, cutoff=0.0)
-        raise ValueError(f"unknown network {architecture!r}; nearest: {', '.join(near)}. list_models() names all")
+        hint = "; for a folder write local-dir:FOLDER, for the Hub hf-hub:OWNER/NAME" if "/" in architecture else ""
+        raise ValueError(f"unknown network {architecture!r}; nearest: {', '.join(near)}. list_models() names all{hint}")
     return VARIANTS[architecture]
 
 

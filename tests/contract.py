@@ -62,6 +62,8 @@ class NetworkContract:
             model(self.image())
         with pytest.raises(ValueError, match="in_chans=0"):
             self.build(in_chans=0)
+        with pytest.raises(TypeError, match="in_chans='3' must be an integer"):
+            self.build(in_chans="3")
 
     def test_drop_rates(self) -> None:
         model = self.build(drop_path_rate=0.25, drop_rate=0.4, device="meta")
@@ -70,6 +72,9 @@ class NetworkContract:
         assert all(name.startswith("encoder.transformer.") for name in rates)
         assert not [m for m in self.build(drop_path_rate=0.0).modules() if type(m).__name__ == "DropPath"]
         assert model.head.drop.p == 0.4
+        for rate in (-0.1, 1.0):
+            with pytest.raises(ValueError, match=f"drop_path_rate={rate}"):
+                self.build(drop_path_rate=rate)
         default = self.build(device="meta")
         assert default.head.drop.p == 0.3
         assert max(m.drop_prob for m in default.modules() if type(m).__name__ == "DropPath") == pytest.approx(0.1)
@@ -287,6 +292,8 @@ class ClassifierContract(NetworkContract):
         assert bare.head_hidden_size == 1024 and bare(self.image()).shape == (2, 1024)
         with pytest.raises(ValueError, match="num_classes=-2"):
             self.build(num_classes=-2, device="meta")
+        with pytest.raises(TypeError, match="num_classes='7' must be an integer"):
+            self.build(num_classes="7", device="meta")
 
     @pytest.mark.parametrize("size", [(64, 64), (29, 47), (65, 71), (224, 224)])
     def test_features_pool_to_what_forward_uses(self, model: Any, size: tuple[int, int]) -> None:

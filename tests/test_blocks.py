@@ -238,6 +238,11 @@ def test_bad_input(block: Block) -> None:
         call(lambda x: x[:0])
     with pytest.raises(ValueError, match="is empty"):
         call(lambda x: x[:, :, :0])
+    with pytest.raises(TypeError, match=r"must be a tensor.*ndarray"):
+        call(lambda x: x.numpy())  # type: ignore[arg-type,return-value]
+    if len(block.chans) > 1:
+        with pytest.raises(ValueError, match=r"batches of 1 and 2 samples|batches of 2 and 1 samples"):
+            call(lambda x: x[:1])
 
 
 def test_mffe_reduction() -> None:
@@ -280,6 +285,11 @@ def test_mffe_in_a_timm_resnet() -> None:
     assert losses[-1] < 0.7 * losses[0]
     model = timm.create_model("resnet50", block_args=dict(attn_layer=mfsf2.MFFE), device="meta", dtype=torch.float64)
     assert all(p.is_meta and p.dtype == torch.float64 for p in model.parameters())
+
+
+def test_gate_needs_one_grid() -> None:
+    with pytest.raises(ValueError, match=r"grids of 4x4 and 5x4: they must be equal; DualBranchAlign"):
+        mfsf2.CrossBranchGate(8)(torch.randn(1, 8, 4, 4), torch.randn(1, 8, 5, 4))
 
 
 def test_align_resizes_the_cnn_map() -> None:

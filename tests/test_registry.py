@@ -36,8 +36,11 @@ def test_unknown_name(name: str, near: str) -> None:
 def test_unknown_tag_and_source() -> None:
     with pytest.raises(ValueError, match="no pretrained tag 'imagenet': it has in1k_backbones"):
         mfsf2.create_model("mfsf2_cls.imagenet")
-    with pytest.raises(ValueError, match=r"unknown source 's3'.*local-dir, hf-hub"):
-        mfsf2.create_model("s3:bucket/model")
+    for name in ("s3:bucket/model", "local-dir:", ":mfsf2_cls"):
+        with pytest.raises(ValueError, match=rf"'{name}' names no source: use local-dir:FOLDER, hf-hub:OWNER/NAME"):
+            mfsf2.create_model(name)
+    with pytest.raises(ValueError, match=r"unknown network 'someone/lesions'.*hf-hub:OWNER/NAME"):
+        mfsf2.create_model("someone/lesions")
 
 
 def test_unknown_argument_is_named() -> None:

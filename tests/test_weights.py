@@ -273,6 +273,12 @@ def test_saving_what_cannot_be_saved(model: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+def test_loading_into_something_else(folder: Path) -> None:
+    for other in (torch.nn.Linear(2, 2), mfsf2.create_model("mfsf2_tiny_cls", features_only=True)):
+        with pytest.raises(TypeError, match=f"{type(other).__name__} is no network of this library"):
+            mfsf2.load_checkpoint(other, folder / "model.safetensors")
+
+
 def test_saved_dtype_is_kept_in_the_file(tmp_path: Path) -> None:
     mfsf2.save_pretrained(build().half(), tmp_path)
     assert load_file(tmp_path / "model.safetensors")["head.fc.weight"].dtype == torch.float16

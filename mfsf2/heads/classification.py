@@ -69,6 +69,8 @@ class ClassificationHead(nn.Module):
     def _build_pool_and_hidden(
         self, global_pool: str, num_classes: int, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
+        if not isinstance(num_classes, int):
+            raise TypeError(f"num_classes={num_classes!r} must be an integer")
         if num_classes < 0:
             raise ValueError(f"num_classes={num_classes} must be 0 (no classifier) or more")
         if not global_pool and num_classes:

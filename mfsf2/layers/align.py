@@ -4,13 +4,14 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from .checks import check_map
+from .checks import check_map, check_same
 from .conv import ConvBnAct
 from .pooling import resize_bilinear
 
 __all__ = ["DualBranchAlign"]
 
 torch.fx.wrap("check_map")
+torch.fx.wrap("check_same")
 torch.fx.wrap("resize_bilinear")
 
 
@@ -54,4 +55,5 @@ class DualBranchAlign(nn.Module):
     def forward(self, cnn_map: Tensor, transformer_map: Tensor) -> tuple[Tensor, Tensor]:
         check_map(cnn_map, self.cnn_chans, "cnn_map")
         check_map(transformer_map, self.transformer_chans, "transformer_map")
+        check_same(cnn_map, transformer_map, "cnn_map and transformer_map", same_grid=False)
         return self.cnn(resize_bilinear(cnn_map, transformer_map)), self.transformer(transformer_map)

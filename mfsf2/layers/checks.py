@@ -2,16 +2,18 @@
 
 from torch import Tensor
 
-__all__ = ["check_batch", "check_image", "check_map", "check_pyramid"]
+__all__ = ["check_batch", "check_image", "check_map", "check_pyramid", "check_same"]
 
 
 def check_map(x: Tensor, channels: int, name: str) -> None:
     """Check a feature map: rank 4, ``channels`` channels, floating point, not empty.
 
     Raises:
-        TypeError: not floating point.
+        TypeError: not a tensor, not floating point.
         ValueError: anything else.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor of shape (B, {channels}, H, W), got {type(x)}")
     if x.dim() != 4:
         raise ValueError(f"{name} must have shape (B, {channels}, H, W), got {x.dim()} dimensions: {list(x.shape)}")
     if not x.is_floating_point():
@@ -28,6 +30,19 @@ def check_pyramid(maps: list[Tensor], channels: list[int], name: str) -> None:
         raise ValueError(f"{name} holds {len(maps)} feature maps, expected {len(channels)}, one for each stage")
     for x, chans in zip(maps, channels):
         check_map(x, chans, name)
+        if x.shape[0] != maps[0].shape[0]:
+            raise ValueError(f"{name} holds batches of {maps[0].shape[0]} and {x.shape[0]} samples: they must be equal")
+
+
+def check_same(a: Tensor, b: Tensor, names: str, same_grid: bool = True) -> None:
+    """Check that two maps are of one batch and, with ``same_grid``, of one height and width."""
+    if a.shape[0] != b.shape[0]:
+        raise ValueError(f"{names} hold batches of {a.shape[0]} and {b.shape[0]} samples: they must be equal")
+    if same_grid and (a.shape[2] != b.shape[2] or a.shape[3] != b.shape[3]):
+        raise ValueError(
+            f"{names} have grids of {a.shape[2]}x{a.shape[3]} and {b.shape[2]}x{b.shape[3]}: they must be equal; "
+            "DualBranchAlign brings maps to one grid"
+        )
 
 
 def check_batch(x: Tensor) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .align import DualBranchAlign
-from .checks import check_map, check_pyramid
+from .checks import check_map, check_pyramid, check_same
 from .conv import ConvBnAct
 from .dct import FrequencyPairs
 from .mffe import MFFE
@@ -19,6 +19,7 @@ __all__ = ["CrossBranchGate", "FusionStage", "MultiFreqMultiScaleFusion"]
 
 torch.fx.wrap("check_map")
 torch.fx.wrap("check_pyramid")
+torch.fx.wrap("check_same")
 
 
 class CrossBranchGate(nn.Module):
@@ -59,6 +60,7 @@ class CrossBranchGate(nn.Module):
     def forward(self, r: Tensor, p: Tensor) -> Tensor:
         check_map(r, self.channels, "r")
         check_map(p, self.channels, "p")
+        check_same(r, p, "r and p")
         s = self.weight(r, p)
         weight, bias = self.fuse.conv.weight, self.fuse.conv.bias
         # A weight of one channel commutes with a 1x1 convolution; the bias, in both terms, counts s + (1 - s) times.

@@ -7,13 +7,14 @@ import torch.fx
 from torch import Tensor, nn
 
 from .axial import AxialAttention
-from .checks import check_map
+from .checks import check_map, check_same
 from .conv import ConvBnAct
 from .pooling import upsample_to
 
 __all__ = ["ReverseAttention", "foreground_probability"]
 
 torch.fx.wrap("check_map")
+torch.fx.wrap("check_same")
 torch.fx.wrap("upsample_to")
 
 
@@ -79,6 +80,7 @@ class ReverseAttention(nn.Module):
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
         check_map(x, self.in_chans, "x")
         check_map(logits, self.num_classes, "logits")
+        check_same(x, logits, "x and logits", same_grid=False)
         coarse = upsample_to(logits, x)
         hidden = self.axial(x) * (1 - foreground_probability(coarse))
         return coarse + self.out(self.conv2(self.conv1(hidden)))

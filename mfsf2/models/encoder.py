@@ -60,8 +60,12 @@ class MFSF2Encoder(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(in_chans, int):
+            raise TypeError(f"in_chans={in_chans!r} must be an integer")
         if in_chans < 1:
             raise ValueError(f"in_chans={in_chans} must be at least 1")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate={drop_path_rate} must be from 0 to below 1")
         dd: dict[str, Any] = dict(device=device, dtype=dtype)
         common: dict[str, Any] = dict(in_chans=in_chans, pretrained=pretrained_backbones, cache_dir=cache_dir, **dd)
         cnn_branch = create_branch(cnn, **common)

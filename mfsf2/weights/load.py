@@ -28,6 +28,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Raises:
         FileNotFoundError: no such file.
+        TypeError: a model of another library, or one wrapped for ``features_only``.
         ValueError: a damaged file, or keys that do not fit: all are listed. The network then keeps its weights.
     """
     load_weights(model, read_state_dict(path), str(path))
@@ -42,6 +43,11 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str, num_cl
         source: what messages call it.
         num_classes: how many classes it must have; None where nothing says.
     """
+    if not isinstance(getattr(model, "model_args", None), dict):
+        raise TypeError(
+            f"{type(model).__name__} is no network of this library: load into what mfsf2.create_model returned; for "
+            "features_only, give create_model the checkpoint_path"
+        )
     target = model.state_dict()
     state = dict(convert_authors_keys(state))
     if num_classes is not None and _num_classes(state) != num_classes:
