@@ -21,5 +21,7 @@ def test_inductor(training: bool) -> None:
         results.append((output.detach(), gradients))
     (expected, plain), (actual, fused) = results
     assert (actual - expected).abs().max() <= 1e-4
+    # Biases before a batch norm have no gradient but rounding: the absolute part is measured by the whole gradient.
+    total = torch.stack([a.norm() for a in plain]).norm() if training else torch.zeros(())
     for (name, _), a, b in zip(model.named_parameters(), plain, fused):
-        assert (a - b).norm() <= 1e-2 * a.norm() + 1e-5, name
+        assert (a - b).norm() <= 1e-2 * a.norm() + 1e-5 * total, name
