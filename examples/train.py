@@ -44,7 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of all that starts at random")
     parser.add_argument("--cnn-lr", type=float, default=2e-4, help="peak learning rate of the CNN branch")
     parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--path-drop", type=float, default=0.2, help="how often r4 and P are each withheld")
+    parser.add_argument("--path-drop", type=float, default=0.5, help="how often r4 and P are each withheld")
     parser.add_argument("--evaluations", type=int, default=5, help="how often to validate")
     parser.add_argument("--limit", type=int, help="use only this many images")
     parser.add_argument("--threads", type=int, default=2)
