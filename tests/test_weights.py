@@ -45,6 +45,7 @@ def same_weights(a: Any, b: Any, but: tuple[str, ...] = ()) -> bool:
 
 def test_folder(folder: Path, model: Any) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     config = json.loads((folder / "config.json").read_text())
     assert config["architecture"] == "mfsf2_tiny_cls"
     assert config["num_classes"] == 7 and config["num_features"] == 896 and config["global_pool"] == "avg"

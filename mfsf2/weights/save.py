@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def save_pretrained(
     try:
         save_file(tensors, temporary[WEIGHTS_NAME], metadata={"format": "pt"})
         temporary[CONFIG_NAME].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        # safetensors may write a file for its owner alone; this one is as readable as any other new file.
+        shutil.copymode(temporary[CONFIG_NAME], temporary[WEIGHTS_NAME])
         for name, path in temporary.items():
             path.replace(folder / name)
     finally:
