@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluation import balanced_accuracy, head_inputs, logits_of, path_slices, stored_size
+from evaluation import balanced_accuracy, balanced_log_loss, head_inputs, logits_of, path_slices, stored_size
 from ham10000 import labels_of, load_images, read_records, split_by_lesion
 
 import mfsf2
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description="Balanced accuracy without r4, p4 or P.")
     parser.add_argument("--data", required=True, help="folder of HAM10000 as it is published")
     parser.add_argument("--checkpoint", required=True, help="folder that train.py wrote")
@@ -43,14 +43,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     except ValueError as error:
         raise SystemExit(str(error)) from error
     labels = labels_of(split["test"])
-    results = {"all": balanced_accuracy(logits_of(model, test_inputs), labels)}
+    inputs = {"all": test_inputs}
     for name, channels in path_slices(model).items():
-        withheld = test_inputs.clone()
+        inputs[f"without {name}"] = withheld = test_inputs.clone()
         withheld[:, channels] = train_inputs[:, channels].mean(0)
-        results[f"without {name}"] = balanced_accuracy(logits_of(model, withheld), labels)
-    print(f"{'paths':<12} balanced accuracy  change   ({len(labels)} images of held-out lesions)")
-    for name, value in results.items():
-        print(f"{name:<12} {value:17.4f}  {value - results['all']:+.4f}")
+    results = {}
+    print(f"{'paths':<12} balanced accuracy  change   balanced log loss  change   ({len(labels)} held-out images)")
+    for name, x in inputs.items():
+        logits = logits_of(model, x)
+        row = dict(balanced_accuracy=balanced_accuracy(logits, labels), log_loss=balanced_log_loss(logits, labels))
+        results[name] = row
+        change = {key: value - results["all"][key] for key, value in row.items()}
+        print(
+            f"{name:<12} {row['balanced_accuracy']:17.4f}  {change['balanced_accuracy']:+.4f}  "
+            f"{row['log_loss']:17.4f}  {change['log_loss']:+.4f}"
+        )
     out = Path(args.out) if args.out else checkpoint / "ablation.json"
     out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results

@@ -54,6 +54,12 @@ def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
+def balanced_log_loss(logits: Tensor, labels: Tensor) -> float:
+    """Mean over the classes present of each one's mean cross-entropy; it moves before any decision does."""
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    return torch.stack([losses[labels == label].mean() for label in labels.unique()]).mean().item()
+
+
 def path_slices(model: nn.Module) -> dict[str, slice]:
     """Channels of the CNN map r4, the transformer map p4 and the pooled pyramid P in the head's input."""
     encoder: Any = model.encoder
