@@ -6,7 +6,6 @@ Research only: this is not a diagnostic device.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from timm.data import create_transform, resolve_data_config
 
 import mfsf2
 
-UNTRAINED = "untrained weights: the probabilities below mean nothing"
+UNTRAINED = "UNTRAINED WEIGHTS: the probabilities below mean nothing (give --checkpoint)"
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
@@ -34,7 +33,6 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
     else:
         model = mfsf2.create_model("mfsf2_tiny_cls", num_classes=len(LABELS))
         print(UNTRAINED)
-        print(UNTRAINED, file=sys.stderr)
     print("research only, not a diagnostic device")
     model.eval()
     cfg: Any = model.pretrained_cfg
