@@ -13,12 +13,22 @@ from .layers import (
     MultiScalePyramid,
     PyramidSplitAttention,
     ReverseAttention,
+    SliceStem,
+    TwoModalityStem,
     adaptive_avg_pool,
     dct_basis,
     dct_filter_bank,
     dct_frequencies,
 )
-from .models import MFSF2Classifier, MFSF2Encoder
+from .models import (
+    DeepPredictions,
+    MFSF2Classifier,
+    MFSF2ClassifierSegmenter,
+    MFSF2Encoder,
+    MFSF2RCMClassifier,
+    MFSF2Segmenter,
+    Predictions,
+)
 from .registry import create_model, list_models, list_pretrained
 from .version import __version__
 from .weights import load_checkpoint, save_pretrained
@@ -29,16 +39,23 @@ __all__ = [
     "AxialAttention",
     "ClassificationHead",
     "CrossBranchGate",
+    "DeepPredictions",
     "DualBranchAlign",
     "FusionStage",
     "GlobalPool",
     "MFSF2Classifier",
+    "MFSF2ClassifierSegmenter",
     "MFSF2Encoder",
+    "MFSF2RCMClassifier",
+    "MFSF2Segmenter",
     "MultiFreqMultiScaleFusion",
     "MultiScalePyramid",
+    "Predictions",
     "PyramidSplitAttention",
     "ReverseAttention",
     "SegmentationHead",
+    "SliceStem",
+    "TwoModalityStem",
     "__version__",
     "adaptive_avg_pool",
     "create_model",

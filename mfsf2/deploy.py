@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 import torch.fx
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
@@ -60,25 +60,30 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
     """``torch.export`` with dynamic batch, height and width.
 
     Args:
-        model: a network of this library in evaluation mode, e.g. a classifier or what ``features_only`` returns.
+        model: a network of this library in evaluation mode, or what ``features_only`` returns. Of a network of two
+            modalities the program takes both, ``(image, stack)``, each with a height and width of its own.
         min_size: smallest height and width that the program is to take; it refuses smaller images. Networks of other
             backbones may need another value, which the error of ``torch.export`` then names.
 
     Raises:
         ValueError: the network is in training mode.
+        TypeError: a model of another library.
         RuntimeError: torch is older than 2.13, which ties the sizes to the example's parity.
     """
     _check_eval(model)
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH:
         needed = ".".join(map(str, MIN_EXPORT_TORCH))
         raise RuntimeError(f"export with dynamic sizes needs torch {needed} or later, installed is {torch.__version__}")
-    parameter = next(model.parameters())
-    # Any size will do, as long as no two dimensions and no map's sides are equal by chance.
-    in_chans = int(getattr(model, "in_chans", 3))
-    example = torch.randn(2, in_chans, 224, 192, device=parameter.device, dtype=parameter.dtype)
-    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=min_size), 3: Dim("width", min=min_size)}
+    if not callable(getattr(model, "example_inputs", None)):
+        raise TypeError(f"{type(model).__name__} is no network of this library: use torch.export.export on it")
+    inputs: dict[str, Tensor] = model.example_inputs()  # type: ignore[operator]
+    batch = Dim("batch", min=1)
+    sizes = tuple(
+        {0: batch, x.dim() - 2: Dim(f"{name}_height", min=min_size), x.dim() - 1: Dim(f"{name}_width", min=min_size)}
+        for name, x in inputs.items()
+    )
     with torch.no_grad():
-        return torch.export.export(model, (example,), dynamic_shapes=(sizes,))
+        return torch.export.export(model, tuple(inputs.values()), dynamic_shapes=sizes)
 
 
 def export_onnx(program: ExportedProgram, path: str | os.PathLike[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from .models.base import MFSF2Network
 from .models.variants import BACKBONES_TAG, VARIANTS, Variant
 from .weights.load import load_weights
 from .weights.read import read_state_dict
@@ -25,7 +26,7 @@ def list_models(filter: str | Sequence[str] = "*") -> list[str]:
 
     Example:
         >>> list_models("*tiny*")
-        ['mfsf2_tiny_cls']
+        ['mfsf2_tiny_cls', 'mfsf2_tiny_clsseg', 'mfsf2_tiny_rcm_cls', 'mfsf2_tiny_seg']
     """
     patterns = [filter] if isinstance(filter, str) else list(filter)
     return sorted(name for name in VARIANTS if any(fnmatch.fnmatch(name, pattern) for pattern in patterns))
@@ -59,13 +60,15 @@ def create_model(
             what :func:`save_pretrained` wrote; ``"hf-hub:OWNER/NAME"`` for such a folder on the Hub. The last two
             always load their weights.
         pretrained: load the weights of the tag, the first one where ``name`` has none.
-        num_classes: number of classes; 0 for none. None takes the network's or the folder's.
+        num_classes: number of classes, of ``*_seg`` the masks' channels; 0 for no classifier. None takes the network's
+            or the folder's.
         in_chans: channels of the image.
         features_only: return the fused maps F_1..F_4 in place of a prediction, through timm's feature wrapper.
         out_indices: which of them, positions from 0, or the last n; all by default. Only with ``features_only``.
         checkpoint_path: load this file, see :func:`load_checkpoint`; not together with pretrained weights.
         cache_dir: where files from the Hub are kept.
-        **kwargs: arguments of the network, e.g. :class:`MFSF2Classifier`; None leaves an argument at its default.
+        **kwargs: arguments of the network, see :class:`MFSF2Classifier`, :class:`MFSF2Segmenter`,
+            :class:`MFSF2ClassifierSegmenter`, :class:`MFSF2RCMClassifier`; None leaves an argument at its default.
 
     Raises:
         ValueError: unknown name, tag or backbone, arguments that exclude each other, weights that do not fit.
@@ -155,7 +158,7 @@ def build_network(
         kwargs.update(pretrained_backbones=True, cache_dir=cache_dir)
     model = variant.network(**{**variant.args, **kwargs})
     if pretrained_backbones:
-        _warn_untrained(architecture, variant)
+        _warn_untrained(architecture, variant, model.head_names)
     if model.num_classes != cfg["num_classes"]:
         cfg = {key: value for key, value in cfg.items() if key not in ("label_names", "label_descriptions")}
     _set_cfg(model, cfg)
@@ -172,11 +175,12 @@ def _find_variant(architecture: str) -> Variant:
     return VARIANTS[architecture]
 
 
-def _warn_untrained(architecture: str, variant: Variant) -> None:
+def _warn_untrained(architecture: str, variant: Variant, heads: Sequence[str]) -> None:
     trained = ", ".join(f"{architecture}.{tag}" for tag in variant.trained_tags) or "none yet"
     warnings.warn(
         f"{architecture}.{BACKBONES_TAG}: only the two branches (encoder.cnn, encoder.transformer) are trained, on "
-        "ImageNet; encoder.fusion and head are untrained, so predictions mean nothing before you train them. "
+        f"ImageNet; {' and '.join(['encoder.fusion', *heads])} are untrained, so predictions mean nothing before you "
+        "train them. "
         f"Tags trained throughout: {trained}",
         UserWarning,
         stacklevel=4,
@@ -189,13 +193,11 @@ def _set_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:
     model.default_cfg = cfg  # type: ignore[assignment]
 
 
-def _wrap_features(model: nn.Module, out_indices: Sequence[int] | int) -> nn.Module:
+def _wrap_features(model: MFSF2Network, out_indices: Sequence[int] | int) -> nn.Module:
     """timm's wrapper around ``forward_intermediates``; what the maps do not need is pruned."""
-    from timm.models._features import FeatureGetterNet
+    from .models.features import FeatureNetwork
 
-    in_chans, cfg = model.in_chans, model.pretrained_cfg
-    indices = out_indices if isinstance(out_indices, int) else tuple(out_indices)
-    wrapped = FeatureGetterNet(model, out_indices=indices)
-    wrapped.in_chans = in_chans
+    cfg = model.pretrained_cfg
+    wrapped = FeatureNetwork(model, out_indices=out_indices if isinstance(out_indices, int) else tuple(out_indices))
     _set_cfg(wrapped, {key: value for key, value in cfg.items() if key not in ("num_classes", "classifier")})  # type: ignore[union-attr,operator]
     return wrapped

@@ -11,7 +11,7 @@ from timm.models import PretrainedCfg, generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
-from .models.network import MFSF2Classifier
+from .models.classification import MFSF2Classifier
 from .models.variants import VARIANTS
 from .registry import build_network, pretrained_cfg, saved_cfg
 from .weights.source import weights_file

@@ -1,16 +1,18 @@
-"""What every network of this library promises, as one class of tests; a network's own test class takes two lines."""
+"""What every network of this library promises, as classes of tests; a network's own test class takes a few lines."""
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import timm.optim
 import torch
 from timm.models._manipulate import group_parameters
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import mfsf2
+from mfsf2.layers.axial import AxisAttention
 
 
 def randomize_norms(model: nn.Module) -> None:
@@ -21,12 +23,25 @@ def randomize_norms(model: nn.Module) -> None:
             norm.weight.data.copy_(1 + 0.1 * torch.randn(norm.weight.shape, generator=generator))
             norm.running_mean.copy_(0.1 * torch.randn(norm.weight.shape, generator=generator))
             norm.running_var.copy_(1 + 0.1 * torch.rand(norm.weight.shape, generator=generator))
+        elif isinstance(norm, AxisAttention):
+            norm.factor.data.fill_(0.5)
 
 
 class NetworkContract:
     """The part of the contract that holds for every task."""
 
     name: str
+    num_classes: int
+    first_head: str
+    default_drop_rate: float
+    drop_rates: ClassVar[dict[str, float]] = dict(drop_rate=0.0, drop_path_rate=0.0)
+    """Arguments that turn all randomness of training off."""
+    beside_the_image: tuple[str, ...] = ("?",)
+    """Beginnings of the names of parameters that an image alone does not reach."""
+
+    def run(self, model: Any, x: Tensor) -> Tensor:
+        """All that the network returns for an image, in one tensor."""
+        return model(x)
 
     def build(self, **kwargs: Any) -> Any:
         torch.manual_seed(0)
@@ -57,7 +72,7 @@ class NetworkContract:
     def test_in_chans(self) -> None:
         model = self.build(in_chans=5)
         assert model.in_chans == 5
-        assert model(self.image(chans=5)).isfinite().all()
+        assert self.run(model, self.image(chans=5)).isfinite().all()
         with pytest.raises(ValueError, match="has 3 channels, expected 5"):
             model(self.image())
         with pytest.raises(ValueError, match="in_chans=0"):
@@ -71,12 +86,12 @@ class NetworkContract:
         assert max(rates.values()) == pytest.approx(0.25)
         assert all(name.startswith("encoder.transformer.") for name in rates)
         assert not [m for m in self.build(drop_path_rate=0.0).modules() if type(m).__name__ == "DropPath"]
-        assert model.head.drop.p == 0.4
+        assert model.get_submodule(f"{self.first_head}.drop").p == 0.4
         for rate in (-0.1, 1.0):
             with pytest.raises(ValueError, match=f"drop_path_rate={rate}"):
                 self.build(drop_path_rate=rate)
         default = self.build(device="meta")
-        assert default.head.drop.p == 0.3
+        assert default.get_submodule(f"{self.first_head}.drop").p == self.default_drop_rate
         assert max(m.drop_prob for m in default.modules() if type(m).__name__ == "DropPath") == pytest.approx(0.1)
 
     def test_feature_info(self, model: Any) -> None:
@@ -98,7 +113,8 @@ class NetworkContract:
         assert features.feature_info.channels() == [every[i].shape[1] for i in take]
         assert features.in_chans == 3
         sum(f.sum() for f in features(self.image())).backward()
-        assert not [n for n, p in features.named_parameters() if p.grad is None]
+        unused = [n for n, p in features.named_parameters() if p.grad is None]
+        assert all(name.startswith(tuple(f"model.{start}" for start in self.beside_the_image)) for name in unused)
 
     def test_forward_intermediates(self, model: Any) -> None:
         x = self.image()
@@ -143,7 +159,7 @@ class NetworkContract:
                 "encoder.fusion.stages.0.align.cnn.conv.weight",
                 "encoder.fusion.stages.3.align.cnn.conv.weight",
                 "encoder.fusion.pyramid.psa.fc.weight",
-                next(name for name in names if name.startswith("head.")),
+                next(name for name in names if name.startswith(f"{self.first_head}.")),
             ]
             depths = [groups[name] for name in order]
             assert depths == sorted(set(depths))
@@ -166,12 +182,12 @@ class NetworkContract:
 
     @pytest.mark.parametrize("training", [False, True])
     def test_grad_checkpointing(self, training: bool) -> None:
-        model = self.build(drop_rate=0.0, drop_path_rate=0.0).train(training)
+        model = self.build(**self.drop_rates).train(training)
         results = []
         for enable in (False, True):
             twin = copy.deepcopy(model)
             twin.set_grad_checkpointing(enable)
-            output = twin(self.image())
+            output = self.run(twin, self.image())
             output.square().sum().backward()
             results.append((output, {n: p.grad for n, p in twin.named_parameters()}))
         (plain, plain_grads), (saved, saved_grads) = results
@@ -198,17 +214,19 @@ class NetworkContract:
         for (name, a), b in zip(model.named_parameters(), self.build().parameters(), strict=True):
             if a.numel() > 2000:
                 assert a.std().item() == pytest.approx(b.std().item(), rel=0.2, abs=1e-6), name
-        assert model.eval()(self.image()).isfinite().all()
+        assert self.run(model.eval(), self.image()).isfinite().all()
 
     def test_every_parameter_learns(self) -> None:
         torch.manual_seed(0)
-        model = mfsf2.create_model(self.name, drop_rate=0.0, drop_path_rate=0.0).train()
+        model = mfsf2.create_model(self.name, **self.drop_rates).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
         for step in range(3):
             optimizer.zero_grad()
-            output = model(self.image(batch=4, seed=step))
-            # Not a plain sum of squares: that hardly moves behind a batch norm.
-            (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+            output = self.run(model, self.image(batch=4, seed=step))
+            # Not a plain sum of squares: that hardly moves behind a batch norm. Masks have many more entries than there
+            # are classes; their sum would saturate the sigmoids in two steps.
+            weights = torch.linspace(-1, 1, output.numel()).view_as(output) * 8 / output[0].numel()
+            (output * weights).sum().backward()
             for name, parameter in model.named_parameters():
                 assert parameter.grad is not None, name
                 assert step < 2 or parameter.grad.abs().sum() > 0, name
@@ -219,32 +237,33 @@ class NetworkContract:
         changed = x.clone()
         changed[0] = 7 * torch.randn_like(changed[0])
         changed[2] = 0
-        torch.testing.assert_close(model(changed)[1], model(x)[1], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(model(x[1:2])[0], model(x)[1], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(self.run(model, changed)[1], self.run(model, x)[1], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(self.run(model, x[1:2])[0], self.run(model, x)[1], rtol=1e-4, atol=1e-5)
 
     def test_copies(self, model: Any) -> None:
-        expected = model(self.image())
+        expected = self.run(model, self.image())
         fresh = self.build()
         fresh.load_state_dict(model.state_dict())
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), fresh):
-            assert torch.equal(twin(self.image()), expected)
+            assert torch.equal(self.run(twin, self.image()), expected)
 
     def test_channels_last(self, model: Any) -> None:
         twin = copy.deepcopy(model).to(memory_format=torch.channels_last)
         x = self.image()
-        torch.testing.assert_close(twin(x.to(memory_format=torch.channels_last)), model(x), rtol=1e-4, atol=1e-5)
+        actual = self.run(twin, x.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(actual, self.run(model, x), rtol=1e-4, atol=1e-5)
 
     def test_float64(self, model: Any) -> None:
-        exact = copy.deepcopy(model).double()(self.image().double())
+        exact = self.run(copy.deepcopy(model).double(), self.image().double())
         assert exact.dtype == torch.float64
-        torch.testing.assert_close(model(self.image()).double(), exact, rtol=0, atol=1e-4)
+        torch.testing.assert_close(self.run(model, self.image()).double(), exact, rtol=0, atol=1e-4)
 
     def test_bf16(self, model: Any) -> None:
         with torch.no_grad():
-            expected = model(self.image())
+            expected = self.run(model, self.image())
             with torch.autocast("cpu", torch.bfloat16):
-                autocast = model(self.image())
-            low = copy.deepcopy(model).bfloat16()(self.image().bfloat16())
+                autocast = self.run(model, self.image())
+            low = self.run(copy.deepcopy(model).bfloat16(), self.image().bfloat16())
         assert low.dtype == torch.bfloat16
         for output in (autocast, low):
             assert (output.float() - expected).norm() <= 0.05 * expected.norm()
@@ -253,11 +272,11 @@ class NetworkContract:
         traced = torch.fx.symbolic_trace(model)
         for height, width in [(64, 96), (65, 71)]:
             x = self.image(height=height, width=width)
-            torch.testing.assert_close(traced(x), model(x), rtol=0, atol=1e-5)
+            torch.testing.assert_close(self.run(traced, x), self.run(model, x), rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize("size", [(29, 29), (29, 64), (33, 47), (65, 71), (224, 97)])
     def test_any_size(self, model: Any, size: tuple[int, int]) -> None:
-        assert model(self.image(1, *size)).isfinite().all()
+        assert self.run(model, self.image(1, *size)).isfinite().all()
 
     @pytest.mark.parametrize("size", [(28, 64), (64, 28), (1, 1)])
     def test_too_small(self, model: Any, size: tuple[int, int]) -> None:
@@ -278,18 +297,42 @@ class NetworkContract:
     def test_save_and_load(self, model: Any, tmp_path: Any) -> None:
         mfsf2.save_pretrained(model, tmp_path / "saved")
         loaded = mfsf2.create_model(f"local-dir:{tmp_path / 'saved'}").eval()
-        assert torch.equal(loaded(self.image()), model(self.image()))
+        assert torch.equal(self.run(loaded, self.image()), self.run(model, self.image()))
+        assert loaded.model_args == model.model_args
         assert loaded.pretrained_cfg["architecture"] == self.name
+
+    def test_pretrained_cfg(self, model: Any) -> None:
+        assert model.pretrained_cfg is model.default_cfg
+        cfg, state = model.pretrained_cfg, model.state_dict()
+        assert cfg["num_classes"] == model.num_classes == self.num_classes
+        assert cfg["input_size"][0] == model.in_chans
+        classifier = cfg["classifier"]
+        for layer in (*([classifier] if isinstance(classifier, str) else classifier), *cfg["first_conv"]):
+            assert f"{layer}.weight" in state
+        assert "label_names" not in cfg
+
+    def test_defaults_of_the_class_are_the_largest_network(self) -> None:
+        named = mfsf2.create_model(self.name.replace("_tiny", ""), device="meta")
+        direct = type(named)(device="meta").state_dict()
+        assert {k: v.shape for k, v in direct.items()} == {k: v.shape for k, v in named.state_dict().items()}
 
 
 class ClassifierContract(NetworkContract):
-    """What classification networks promise beyond that."""
+    """What networks with a head of classes promise beyond that."""
+
+    num_classes = 7
+    first_head = "head"
+    default_drop_rate = 0.3
+
+    def classify(self, model: Any, x: Tensor) -> Tensor:
+        """Logits of the classes alone."""
+        return model(x)
 
     def test_num_classes(self, model: Any) -> None:
-        assert model.num_classes == 7 and model(self.image()).shape == (2, 7)
-        assert self.build(num_classes=3)(self.image()).shape == (2, 3)
+        assert self.classify(model, self.image()).shape == (2, self.num_classes)
+        assert self.classify(self.build(num_classes=3), self.image()).shape == (2, 3)
         bare = self.build(num_classes=0)
-        assert bare.head_hidden_size == 1024 and bare(self.image()).shape == (2, 1024)
+        assert bare.head_hidden_size == 1024 and self.classify(bare, self.image()).shape == (2, 1024)
         with pytest.raises(ValueError, match="num_classes=-2"):
             self.build(num_classes=-2, device="meta")
         with pytest.raises(TypeError, match="num_classes='7' must be an integer"):
@@ -300,7 +343,7 @@ class ClassifierContract(NetworkContract):
         x = self.image(1, *size)
         given = []
         hook = model.head.hidden.register_forward_pre_hook(lambda _, args: given.append(args[0]))
-        logits = model(x)
+        logits = self.classify(model, x)
         hook.remove()
         features = model.forward_features(x)
         cnn_maps, transformer_maps = model.encoder(x)
@@ -323,12 +366,12 @@ class ClassifierContract(NetworkContract):
         timms = SelectAdaptivePool2d(pool_type=pool, flatten=True)
         assert model.num_features == features.shape[1] * timms.feat_mult()
         expected = model.head.fc(model.head.hidden(timms(features)))
-        torch.testing.assert_close(model(self.image()), expected)
+        torch.testing.assert_close(self.classify(model, self.image()), expected)
 
     def test_no_pool(self) -> None:
         model = self.build(num_classes=0, global_pool="")
-        assert torch.equal(model(self.image()), model.forward_features(self.image()))
-        assert model(self.image()).shape == (2, model.num_features, 2, 3)
+        assert torch.equal(self.classify(model, self.image()), model.forward_features(self.image()))
+        assert self.classify(model, self.image()).shape == (2, model.num_features, 2, 3)
         assert not list(model.head.parameters())
         for kwargs in (dict(global_pool=""), dict(global_pool="median")):
             with pytest.raises(ValueError, match="global_pool="):
@@ -341,39 +384,35 @@ class ClassifierContract(NetworkContract):
         assert model.num_classes == 5 and model.global_pool == "max"
         assert model.head.hidden[0].weight is hidden
         assert all(module.training for module in model.modules())
-        assert model.eval()(self.image()).shape == (2, 5)
+        assert self.classify(model.eval(), self.image()).shape == (2, 5)
         model.reset_classifier(0)
-        assert model(self.image()).shape == (2, 1024)
+        assert self.classify(model, self.image()).shape == (2, 1024)
         model.reset_classifier(3, "catavgmax")
-        assert model(self.image()).shape == (2, 3)
+        assert self.classify(model, self.image()).shape == (2, 3)
         model.reset_classifier(0, "")
-        assert torch.equal(model(self.image()), model.forward_features(self.image()))
+        assert torch.equal(self.classify(model, self.image()), model.forward_features(self.image()))
         model.reset_classifier(0)
-        assert model.global_pool == "" and model(self.image()).dim() == 4
+        assert model.global_pool == "" and self.classify(model, self.image()).dim() == 4
         model.reset_classifier(4)
-        assert model.global_pool == "avg" and model(self.image()).shape == (2, 4)
+        assert model.global_pool == "avg" and self.classify(model, self.image()).shape == (2, 4)
         with pytest.raises(ValueError, match="global_pool=''"):
             model.reset_classifier(4, "")
-        assert model.num_classes == 4 and model(self.image()).shape == (2, 4)
+        assert model.num_classes == 4 and self.classify(model, self.image()).shape == (2, 4)
         model.to(device="meta", dtype=torch.float64).reset_classifier(2)
         assert all(p.is_meta and p.dtype == torch.float64 for p in model.get_classifier().parameters())
-
-    def test_pretrained_cfg(self, model: Any) -> None:
-        assert model.pretrained_cfg is model.default_cfg
-        cfg, state = model.pretrained_cfg, model.state_dict()
-        assert cfg["num_classes"] == model.num_classes and cfg["input_size"][0] == model.in_chans
-        for layer in (cfg["classifier"], *cfg["first_conv"]):
-            assert f"{layer}.weight" in state
-        assert "label_names" not in cfg
 
     @pytest.mark.parametrize("index", range(4))
     @pytest.mark.parametrize("prune_head", [True, False])
     def test_prune(self, model: Any, index: int, prune_head: bool) -> None:
         every = model.forward_intermediates(self.image(), intermediates_only=True)
         pruned = copy.deepcopy(model)
+        if "mask_head" in model.head_names and not prune_head and index < 3:
+            with pytest.raises(ValueError, match=r"prune_head=False: the head of masks reads every fused map"):
+                pruned.prune_intermediate_layers([0, index], prune_head=False)
+            return
         assert pruned.prune_intermediate_layers([0, index], prune_head=prune_head) == [0, index]
         if index == 3 and not prune_head:
-            assert torch.equal(pruned(self.image()), model(self.image()))
+            assert torch.equal(self.classify(pruned, self.image()), self.classify(model, self.image()))
             return
         assert torch.equal(pruned.forward_features(self.image()), every[index])
         final, maps = pruned.forward_intermediates(self.image(), indices=[0, index])
@@ -383,15 +422,15 @@ class ClassifierContract(NetworkContract):
         gone = [f"encoder.{n}" for n in (*gone, "fusion.pyramid.")] + ["head.hidden."]
         assert not [n for n, _ in pruned.named_parameters() if n.startswith(tuple(gone))]
         if prune_head:
-            assert torch.equal(pruned(self.image()), every[index])
-            pruned.reset_classifier(7, "avg")
+            assert torch.equal(self.classify(pruned, self.image()), every[index])
+            pruned.reset_classifier(self.num_classes, "avg")
         channels = every[index].shape[1]
         assert pruned.num_features == pruned.head_hidden_size == channels
         expected = pruned.get_classifier()(every[index].mean((2, 3)))
-        torch.testing.assert_close(pruned(self.image()), expected)
-        pruned.train()(self.image()).sum().backward()
+        torch.testing.assert_close(self.classify(pruned, self.image()), expected)
+        self.classify(pruned.train(), self.image()).sum().backward()
         first = {n for n, _ in pruned.named_parameters() if n.startswith("encoder.fusion.stages.0.")}
-        unused = {n for n, p in pruned.named_parameters() if p.grad is None}
+        unused = {n for n, p in pruned.named_parameters() if p.grad is None and not n.startswith(self.beside_the_image)}
         # The first map was asked for too; a forward pass to F_i leaves it aside.
         assert unused == (first if index else set())
         for other in {1, 2} - {index}:
@@ -405,6 +444,72 @@ class ClassifierContract(NetworkContract):
         model = self.build().train()
         before = {name: value.clone() for name, value in model.state_dict().items()}
         with pytest.raises(ValueError, match="at least two samples in training mode"):
-            model(self.image(1, *size))
+            self.classify(model, self.image(1, *size))
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-        assert model.eval()(self.image(1, *size)).shape == (1, 7)
+        assert self.classify(model.eval(), self.image(1, *size)).shape == (1, self.num_classes)
+
+
+class MaskContract(NetworkContract):
+    """What networks with a head of masks promise beyond that."""
+
+    mask_argument: str
+    """Name of the argument for the channels of the masks."""
+
+    def masks(self, model: Any, x: Tensor) -> Tensor:
+        """Logits of the masks alone."""
+        return model(x)
+
+    def deep(self, model: Any, x: Tensor) -> list[Tensor]:
+        """The logit maps for deep supervision."""
+        return model.deep_logits(x)
+
+    @pytest.mark.parametrize("size", [(64, 64), (29, 47), (65, 71), (224, 97)])
+    @pytest.mark.parametrize("mask_classes", [1, 4])
+    def test_masks(self, size: tuple[int, int], mask_classes: int) -> None:
+        model = self.build(**{self.mask_argument: mask_classes})
+        x = self.image(2, *size)
+        masks = self.masks(model, x)
+        assert masks.shape == (2, mask_classes, *size)
+        deep = self.deep(model, x)
+        cnn_maps, transformer_maps = model.encoder(x)
+        fused, pyramid = model.encoder.fusion(cnn_maps, transformer_maps, pooled=False)
+        assert [y.shape[1] for y in deep] == [mask_classes] * 5
+        assert [y.shape[2:] for y in deep] == [f.shape[2:] for f in (fused[3], *reversed(fused))]
+        # The same by the design's words, step by step.
+        grid = transformer_maps[3].shape[2:]
+        r4 = F.interpolate(cnn_maps[3], size=grid, mode="bilinear", align_corners=True)
+        logits = model.mask_head.coarse(
+            model.mask_head.bottleneck(
+                torch.cat([r4, transformer_maps[3], F.interpolate(pyramid, size=grid, mode="bilinear")], 1)
+            )
+        )
+        torch.testing.assert_close(deep[0], logits, rtol=1e-4, atol=1e-4)
+        for index, step in enumerate(model.mask_head.steps):
+            f = fused[3 - index]
+            up = F.interpolate(logits, size=f.shape[2:], mode="bilinear")
+            seen = up.sigmoid() if mask_classes == 1 else 1 - up.softmax(1)[:, :1]
+            logits = up + step.out(step.conv2(step.conv1(step.axial(f) * (1 - seen))))
+            torch.testing.assert_close(deep[index + 1], logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(masks, F.interpolate(logits, size=size, mode="bilinear"), rtol=1e-4, atol=1e-4)
+
+    def test_mask_classes_must_be_positive_integers(self) -> None:
+        for value in (0, -1):
+            with pytest.raises(ValueError, match=f"={value} must be at least 1"):
+                self.build(device="meta", **{self.mask_argument: value})
+        with pytest.raises(TypeError, match="='2' must be an integer"):
+            self.build(device="meta", **{self.mask_argument: "2"})
+
+    def test_batch_of_one_trains_masks(self) -> None:
+        model = self.build().train()
+        assert self.masks(model, self.image(1)).shape == (1, 1, 64, 96)
+        with pytest.raises(ValueError, match="at least two samples in training mode"):
+            self.masks(model, self.image(1, 32, 32))
+
+    def test_pruned_network_has_no_masks(self, model: Any) -> None:
+        pruned = copy.deepcopy(model)
+        every = model.forward_intermediates(self.image(), intermediates_only=True)
+        assert pruned.prune_intermediate_layers([2]) == [2]
+        assert torch.equal(pruned(self.image()), every[2])
+        assert not [name for name, _ in pruned.named_parameters() if name.startswith("mask_head.")]
+        with pytest.raises(ValueError, match="pruned, its head of masks is gone"):
+            self.deep(pruned, self.image())

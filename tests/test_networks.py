@@ -1,10 +1,11 @@
 """The networks by name, each through the whole contract, and networks of other backbones."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from contract import ClassifierContract
+from contract import ClassifierContract, MaskContract
+from torch import Tensor
 
 import mfsf2
 
@@ -13,8 +14,114 @@ class TestTinyClassifier(ClassifierContract):
     name = "mfsf2_tiny_cls"
 
 
+class TestTinySegmenter(MaskContract):
+    name = "mfsf2_tiny_seg"
+    num_classes = 1
+    first_head = "mask_head"
+    default_drop_rate = 0.0
+    mask_argument = "num_classes"
+
+    def test_features_are_the_bottlenecks_input(self, model: Any) -> None:
+        x = self.image(1, 65, 71)
+        features, fused = model.forward_intermediates(x)
+        assert features.shape == (1, model.num_features, 3, 3)
+        torch.testing.assert_close(model.mask_head([*fused, features]), model.deep_logits(x)[-1])
+
+    def test_reset_classifier(self) -> None:
+        model = self.build().train()
+        kept = {name: value for name, value in model.state_dict().items() if "coarse" not in name and "out" not in name}
+        model.reset_classifier(3)
+        assert model.num_classes == model.mask_head.num_classes == 3
+        assert all(module.training for module in model.modules())
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in kept.items())
+        assert model(self.image()).shape == (2, 3, 64, 96)
+        with pytest.raises(ValueError, match="num_classes=0 must be at least 1"):
+            model.reset_classifier(0)
+        assert model.num_classes == 3 and model(self.image()).shape == (2, 3, 64, 96)
+        model.to(device="meta", dtype=torch.float64).reset_classifier(2)
+        assert all(p.is_meta and p.dtype == torch.float64 for p in model.mask_head.parameters())
+
+
+class TestTinyClassifierSegmenter(ClassifierContract, MaskContract):
+    name = "mfsf2_tiny_clsseg"
+    mask_argument = "mask_classes"
+
+    def run(self, model: Any, x: Tensor) -> Tensor:
+        logits, masks = model(x)
+        return torch.cat([logits, masks.flatten(1)], dim=1)
+
+    def classify(self, model: Any, x: Tensor) -> Tensor:
+        return model.forward_logits(x)
+
+    def masks(self, model: Any, x: Tensor) -> Tensor:
+        return model.forward_masks(x)
+
+    def deep(self, model: Any, x: Tensor) -> list[Tensor]:
+        return model.forward_deep(x).masks
+
+    def test_both_at_once_is_each_alone(self, model: Any) -> None:
+        x = self.image(2, 65, 71)
+        both = model(x)
+        assert isinstance(both, mfsf2.Predictions) and both._fields == ("logits", "masks")
+        torch.testing.assert_close(both.logits, model.forward_logits(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(both.masks, model.forward_masks(x), rtol=1e-5, atol=1e-5)
+        deep = model.forward_deep(x)
+        assert isinstance(deep, mfsf2.DeepPredictions)
+        torch.testing.assert_close(deep.logits, both.logits)
+
+    def test_one_head_alone_leaves_the_other_alone(self, model: Any) -> None:
+        called: list[str] = []
+        watched = ("head", "mask_head", "encoder", "encoder.fusion.pyramid", "mask_head.coarse")
+        hooks = [
+            model.get_submodule(name).register_forward_hook(lambda *_, n=name: called.append(n)) for name in watched
+        ]
+        for function, expected in [
+            (model.forward_logits, ["encoder", "head"]),
+            (model.forward_masks, ["encoder", "encoder.fusion.pyramid", "mask_head.coarse"]),
+            (model, ["encoder", "encoder.fusion.pyramid", "head", "mask_head.coarse"]),
+        ]:
+            called.clear()
+            function(self.image())
+            assert sorted(called) == expected
+        for hook in hooks:
+            hook.remove()
+
+    def test_batch_of_one_in_training_is_refused_for_both(self) -> None:
+        with pytest.raises(ValueError, match="at least two samples in training mode"):
+            self.build().train()(self.image(1))
+
+    def test_reset_masks(self) -> None:
+        model = self.build().train()
+        model.reset_masks(3)
+        logits, masks = model(self.image())
+        assert logits.shape == (2, 7) and masks.shape == (2, 3, 64, 96)
+        assert model.model_args["mask_classes"] == 3
+        with pytest.raises(ValueError, match="=0 must be at least 1"):
+            model.reset_masks(0)
+        assert model.mask_classes == 3
+
+
+class TestTinyTwoModalityClassifier(ClassifierContract):
+    name = "mfsf2_tiny_rcm_cls"
+    num_classes = 8
+    drop_rates: ClassVar[dict[str, float]] = dict(drop_rate=0.0, drop_path_rate=0.0, modality_drop_rate=0.0)
+    beside_the_image = ("stem.",)
+
+    def run(self, model: Any, x: Tensor) -> Tensor:
+        turned = x.transpose(2, 3)
+        return model(x, torch.stack([turned, turned.flip(2), 0.5 * turned, -turned], dim=1))
+
+
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("mfsf2_cls", 59_729_419), ("mfsf2_small_cls", 38_626_315), ("mfsf2_tiny_cls", 16_177_835)]
+    ("name", "parameters"),
+    [
+        ("mfsf2_cls", 59_729_419),
+        ("mfsf2_small_cls", 38_626_315),
+        ("mfsf2_tiny_cls", 16_177_835),
+        ("mfsf2_tiny_seg", 15_514_929),
+        ("mfsf2_tiny_clsseg", 16_442_680),
+        ("mfsf2_tiny_rcm_cls", 16_179_187),
+    ],
 )
 def test_size(name: str, parameters: int) -> None:
     model = mfsf2.create_model(name, device="meta")
@@ -29,12 +136,6 @@ def test_init_weights_of_the_larger_networks(name: str) -> None:
     model.init_weights()
     with torch.no_grad():
         assert model.eval()(torch.randn(1, 3, 64, 64)).isfinite().all()
-
-
-def test_defaults_of_the_class_are_the_published_network() -> None:
-    direct = mfsf2.MFSF2Classifier(device="meta").state_dict()
-    named = mfsf2.create_model("mfsf2_cls", device="meta").state_dict()
-    assert {k: v.shape for k, v in direct.items()} == {k: v.shape for k, v in named.items()}
 
 
 @pytest.mark.parametrize(

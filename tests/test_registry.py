@@ -10,19 +10,21 @@ import torch
 import mfsf2
 import mfsf2.timm_models
 
-NAMES = ["mfsf2_cls", "mfsf2_small_cls", "mfsf2_tiny_cls"]
+CLASSIFIERS = ["mfsf2_cls", "mfsf2_small_cls", "mfsf2_tiny_cls"]
+TASKS = ["cls", "clsseg", "rcm_cls", "seg"]
+NAMES = [f"{size}_{task}" for size in ("mfsf2", "mfsf2_small", "mfsf2_tiny") for task in TASKS]
 
 
 def test_list_models() -> None:
-    assert mfsf2.list_models("*cls") == NAMES
-    assert mfsf2.list_models() == NAMES
-    assert mfsf2.list_models(["*tiny*", "*small*"]) == NAMES[1:]
+    assert mfsf2.list_models() == sorted(NAMES)
+    assert mfsf2.list_models("*_seg") == ["mfsf2_seg", "mfsf2_small_seg", "mfsf2_tiny_seg"]
+    assert mfsf2.list_models(["*tiny*", "*small*"]) == sorted(NAMES[4:])
     assert mfsf2.list_models("resnet*") == []
 
 
 def test_list_pretrained() -> None:
-    assert mfsf2.list_pretrained() == [f"{name}.in1k_backbones" for name in NAMES]
-    assert mfsf2.list_pretrained("*tiny*") == ["mfsf2_tiny_cls.in1k_backbones"]
+    assert mfsf2.list_pretrained() == [f"{name}.in1k_backbones" for name in sorted(NAMES)]
+    assert mfsf2.list_pretrained("*tiny_cls") == ["mfsf2_tiny_cls.in1k_backbones"]
 
 
 @pytest.mark.parametrize(
@@ -60,12 +62,12 @@ def test_arguments_that_exclude_each_other() -> None:
         mfsf2.create_model("mfsf2_tiny_cls", pretrained=True, checkpoint_path="weights.safetensors")
 
 
-def test_timm_has_every_network() -> None:
-    assert sorted(timm.list_models("mfsf2*")) == NAMES
+def test_timm_has_every_network_of_one_image_and_its_classes() -> None:
+    assert sorted(timm.list_models("mfsf2*")) == CLASSIFIERS
     assert timm.get_pretrained_cfg_value("mfsf2_cls", "num_classes") == 7
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_timm_builds_the_same_network(name: str) -> None:
     theirs = timm.create_model(name, num_classes=4, in_chans=2, drop_path_rate=0.2, device="meta")
     ours = mfsf2.create_model(name, num_classes=4, in_chans=2, drop_path_rate=0.2, device="meta")
@@ -97,18 +99,25 @@ def test_public_names() -> None:
         "AxialAttention",
         "ClassificationHead",
         "CrossBranchGate",
+        "DeepPredictions",
         "DualBranchAlign",
         "FREQUENCY_TABLES",
         "FusionStage",
         "GlobalPool",
         "MFFE",
         "MFSF2Classifier",
+        "MFSF2ClassifierSegmenter",
         "MFSF2Encoder",
+        "MFSF2RCMClassifier",
+        "MFSF2Segmenter",
         "MultiFreqMultiScaleFusion",
         "MultiScalePyramid",
+        "Predictions",
         "PyramidSplitAttention",
         "ReverseAttention",
         "SegmentationHead",
+        "SliceStem",
+        "TwoModalityStem",
         "__version__",
         "adaptive_avg_pool",
         "create_model",

@@ -92,5 +92,7 @@ class SegmentationHead(nn.Module):
 
 
 def _check_classes(num_classes: int) -> None:
+    if not isinstance(num_classes, int):
+        raise TypeError(f"num_classes={num_classes!r} must be an integer")
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes} must be at least 1: one channel of logits for the foreground")

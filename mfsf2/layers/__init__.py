@@ -9,6 +9,7 @@ from .mffe import MFFE
 from .pooling import GlobalPool, adaptive_avg_pool, adaptive_pool_matrix, window_mean_matrix
 from .pyramid import MultiScalePyramid, PyramidSplitAttention
 from .reverse_attention import ReverseAttention, foreground_probability
+from .slices import SliceStem, TwoModalityStem
 
 __all__ = [
     "ALLOWED_NUM_FREQUENCIES",
@@ -24,6 +25,8 @@ __all__ = [
     "MultiScalePyramid",
     "PyramidSplitAttention",
     "ReverseAttention",
+    "SliceStem",
+    "TwoModalityStem",
     "adaptive_avg_pool",
     "adaptive_pool_matrix",
     "dct_basis",

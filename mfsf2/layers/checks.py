@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-__all__ = ["check_batch", "check_image", "check_map", "check_pyramid", "check_same"]
+__all__ = ["check_batch", "check_image", "check_map", "check_pyramid", "check_same", "check_sides"]
 
 
 def check_map(x: Tensor, channels: int, name: str) -> None:
@@ -54,13 +54,18 @@ def check_batch(x: Tensor) -> None:
         )
 
 
+def check_sides(x: Tensor, min_size: int, name: str) -> None:
+    """Check that the last two dimensions are at least ``min_size`` pixels."""
+    if x.shape[-2] < min_size or x.shape[-1] < min_size:
+        raise ValueError(
+            f"{name} is {x.shape[-2]}x{x.shape[-1]} pixels: this network takes {min_size}x{min_size} and more"
+        )
+
+
 def check_image(x: Tensor, in_chans: int, min_size: int, training: bool) -> None:
     """Check a batch of images: as :func:`check_map`, and at least ``min_size`` pixels a side."""
     check_map(x, in_chans, "image")
-    if x.shape[2] < min_size or x.shape[3] < min_size:
-        raise ValueError(
-            f"image is {x.shape[2]}x{x.shape[3]} pixels: this network takes {min_size}x{min_size} and more"
-        )
+    check_sides(x, min_size, "image")
     if training and x.shape[2] <= 32 and x.shape[3] <= 32:
         # The stride-32 map is a single pixel, so that batch norm has one value per sample.
         check_batch(x)

@@ -162,6 +162,7 @@ class MultiFreqMultiScaleFusion(nn.Module):
         self.cnn_chans = list(cnn_chans)
         self.transformer_chans = list(transformer_chans)
         self.channels = channels
+        self.out_chans = out_chans
         self.stages = nn.ModuleList(
             FusionStage(r, p, channels, reduction, num_frequencies, frequencies, grid_size, device=device, dtype=dtype)
             for r, p in zip(cnn_chans, transformer_chans)

@@ -103,8 +103,8 @@ class PyramidSplitAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_map(x, self.in_chans, "x")
         maps = [conv(x) for conv in self.convs]
-        attention = self._attention([y.mean((2, 3)) for y in maps]).unsqueeze(3).unsqueeze(4).unbind(1)
-        return torch.cat([a * y for a, y in zip(reversed(attention), reversed(maps))], dim=1)
+        attention = self._attention([y.mean((2, 3)) for y in maps]).unsqueeze(3).unsqueeze(4)
+        return torch.cat([attention[:, i] * maps[i] for i in reversed(range(len(maps)))], dim=1)
 
     def pooled(self, x: Tensor) -> Tensor:
         """``forward(x).mean((2, 3))``, exactly, from the window means of ``x``: no convolution is evaluated."""

@@ -15,6 +15,7 @@ __all__ = ["ReverseAttention", "foreground_probability"]
 
 torch.fx.wrap("check_map")
 torch.fx.wrap("check_same")
+torch.fx.wrap("foreground_probability")
 torch.fx.wrap("upsample_to")
 
 

@@ -38,7 +38,7 @@ class MFSF2Encoder(nn.Module):
         fusion: the :class:`~mfsf2.layers.MultiFreqMultiScaleFusion`.
         min_size: smallest height and width of an image, in pixels.
 
-    Shape: image ``(B, in_chans, H, W)`` to ``(cnn_maps, transformer_maps)``, lists of four maps each.
+    Shape: image ``(B, in_chans, H, W)``, H, W >= ``min_size``, to ``(cnn_maps, transformer_maps)``, four maps each.
     """
 
     def __init__(
@@ -70,6 +70,20 @@ class MFSF2Encoder(nn.Module):
         common: dict[str, Any] = dict(in_chans=in_chans, pretrained=pretrained_backbones, cache_dir=cache_dir, **dd)
         cnn_branch = create_branch(cnn, **common)
         transformer_branch = create_branch(transformer, drop_path_rate=drop_path_rate, **common)
+        # What rebuilds this encoder.
+        self.model_args: dict[str, Any] = dict(
+            cnn=cnn,
+            transformer=transformer,
+            in_chans=in_chans,
+            channels=channels,
+            pyramid_chans=pyramid_chans,
+            out_chans=out_chans,
+            reduction=reduction,
+            num_frequencies=num_frequencies,
+            frequencies=frequencies,
+            grid_size=grid_size,
+            drop_path_rate=drop_path_rate,
+        )
         self.in_chans = in_chans
         self.cnn = cnn_branch.model
         self.transformer = transformer_branch.model
@@ -92,6 +106,11 @@ class MFSF2Encoder(nn.Module):
         )
 
     @property
+    def num_features(self) -> int:
+        """Channels of what the heads read: the CNN's last map, the transformer's last map and the pyramid together."""
+        return self.cnn_chans[-1] + self.transformer_chans[-1] + self.fusion.out_chans
+
+    @property
     def num_stages(self) -> int:
         """How many stages the branches have: four, fewer after :meth:`prune`."""
         return len(self.fusion.stages)
@@ -101,11 +120,24 @@ class MFSF2Encoder(nn.Module):
         """Positions of the stages that can be fused: all, fewer after :meth:`prune`."""
         return [index for index, stage in enumerate(self.fusion.stages) if isinstance(stage, FusionStage)]
 
-    def forward(self, x: Tensor, num_stages: int | None = None) -> tuple[list[Tensor], list[Tensor]]:
-        """The maps of both branches, of the first ``num_stages`` stages."""
+    def forward(
+        self, x: Tensor, transformer_x: Tensor | None = None, num_stages: int | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The maps of both branches, of the first ``num_stages`` stages.
+
+        Args:
+            x: image.
+            transformer_x: another image for the transformer branch, of a size of its own; None for the same image.
+            num_stages: how many stages; None for all.
+        """
         check_image(x, self.in_chans, self.min_size, self.training)
+        if transformer_x is None:
+            transformer_x = x
+        else:
+            check_image(transformer_x, self.in_chans, self.min_size, self.training)
         n = num_stages or self.num_stages
-        return _maps(self.cnn, x, self.cnn_levels[:n]), _maps(self.transformer, x, self.transformer_levels[:n])
+        cnn_maps = _maps(self.cnn, x, self.cnn_levels[:n])
+        return cnn_maps, _maps(self.transformer, transformer_x, self.transformer_levels[:n])
 
     def prune(self, keep: Sequence[int]) -> None:
         """Remove what the fused maps at the positions ``keep`` do not need."""

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
-from .network import MFSF2Classifier
+from .base import MFSF2Network
+from .classification import MFSF2Classifier
+from .rcm import MFSF2RCMClassifier
+from .segmentation import MFSF2ClassifierSegmenter, MFSF2Segmenter
 
 __all__ = ["BACKBONES_TAG", "VARIANTS", "Variant"]
 
@@ -25,7 +26,7 @@ class Variant:
         tags: pretrained tags, the default first, each with the entries in which its configuration differs from ``cfg``.
     """
 
-    network: type[nn.Module]
+    network: type[MFSF2Network]
     args: Mapping[str, Any]
     cfg: Mapping[str, Any]
     tags: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -55,10 +56,19 @@ _INPUT_CFG: dict[str, Any] = dict(
     license="apache-2.0",
 )
 
-_CLASSIFIER_CFG: dict[str, Any] = dict(_INPUT_CFG, num_classes=7, classifier="head.fc")
+_CLASSIFIER = "head.fc"
+_MASK_LAYERS = ("mask_head.coarse", *(f"mask_head.steps.{i}.out" for i in range(4)))
+
+_TASKS: dict[str, tuple[type[MFSF2Network], dict[str, Any], dict[str, Any]]] = {
+    "cls": (MFSF2Classifier, dict(num_classes=7), dict(classifier=_CLASSIFIER)),
+    "seg": (MFSF2Segmenter, dict(num_classes=1), dict(classifier=_MASK_LAYERS)),
+    "clsseg": (MFSF2ClassifierSegmenter, dict(num_classes=7), dict(classifier=_CLASSIFIER)),
+    "rcm_cls": (MFSF2RCMClassifier, dict(num_classes=8), dict(classifier=_CLASSIFIER)),
+}
 
 VARIANTS: dict[str, Variant] = {
-    f"{size}_cls": Variant(MFSF2Classifier, dict(args, num_classes=7), _CLASSIFIER_CFG, {BACKBONES_TAG: {}})
+    f"{size}_{task}": Variant(network, {**args, **task_args}, {**_INPUT_CFG, **task_args, **cfg}, {BACKBONES_TAG: {}})
+    for task, (network, task_args, cfg) in _TASKS.items()
     for size, args in _SIZES.items()
 }
 """All named networks."""

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,15 +14,14 @@ __all__ = ["load_checkpoint", "load_weights"]
 
 _logger = logging.getLogger(__name__)
 
-_CLASSIFIER = "head.fc."
-
 
 def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Load a checkpoint file into a network of this library.
 
     The file is safetensors, or a ``torch.save`` of tensors; its keys are this library's or those of the authors' code.
-    Every key must be there with its shape, with two exceptions, both logged by key: a classifier for another number of
-    classes is left out, and three-channel stems are adapted to the network's ``in_chans``.
+    Every key must be there with its shape, with three exceptions, all logged by key: a classifier for another number of
+    classes is left out, and so is a head of a task that the network has not; three-channel stems are adapted to the
+    network's ``in_chans``.
 
     Args:
         model: a network made by :func:`mfsf2.create_model`.
@@ -34,7 +35,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
     load_weights(model, read_state_dict(path), str(path))
 
 
-def load_weights(model: nn.Module, state: dict[str, Tensor], source: str, num_classes: int | None = None) -> None:
+def load_weights(model: Any, state: dict[str, Tensor], source: str, num_classes: int | None = None) -> None:
     """Load a state dict as :func:`load_checkpoint` does.
 
     Args:
@@ -50,37 +51,45 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str, num_cl
         )
     target = model.state_dict()
     state = dict(convert_authors_keys(state))
-    if num_classes is not None and _num_classes(state) != num_classes:
+    have = _num_classes(_class_keys(model, state, model.head_names[0]), state)
+    if num_classes is not None and have != num_classes:
         raise ValueError(
-            f"{source} has {_num_classes(state)} classes, its configuration says {num_classes}: they do not belong "
-            "together"
+            f"{source} has {have} classes, its configuration says {num_classes}: they do not belong together"
         )
-    _adapt_head(state, target, source)
+    for head in model.HEAD_LAYERS:
+        _adapt_head(model, head, state, target, source)
     _adapt_stems(model, state, target, source)
     _check_keys(state, target, source)
     model.load_state_dict(state, strict=True)
 
 
-def _adapt_head(state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
-    """Leave the head's weights out where the network has another number of classes, or no head."""
-    if not any(key.startswith("head.") for key in target):
-        _drop(state, [key for key in state if key.startswith("head.")], source, "the network has no head")
+def _adapt_head(model: Any, head: str, state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
+    """Leave weights of a head out: all where the network has no such head, else those of another number of classes."""
+    if not any(key.startswith(f"{head}.") for key in target):
+        reason = "the network has no head" if head in model.head_names else "the network is not of that task"
+        _drop(state, [key for key in state if key.startswith(f"{head}.")], source, reason)
         return
-    num_have, num_want = _num_classes(state), _num_classes(target)
+    keys, fresh = _class_keys(model, state, head), _class_keys(model, target, head)
+    num_have, num_want = _num_classes(keys, state), _num_classes(fresh, target)
     if num_have == num_want:
         return
     reason = f"the checkpoint has {num_have} classes, the network {num_want}"
-    _drop(state, [key for key in state if key.startswith(_CLASSIFIER)], source, reason)
-    fresh = {key: value for key, value in target.items() if key.startswith(_CLASSIFIER)}
+    _drop(state, keys, source, reason)
     if fresh and not num_have:
         _logger.warning("%s: stay untrained, as %s: %s", source, reason, ", ".join(fresh))
-    state.update(fresh)
+    state.update({key: target[key] for key in fresh})
 
 
-def _num_classes(state: dict[str, Tensor]) -> int:
-    """Rows of the classifier, 0 where there is none."""
-    weight = state.get(f"{_CLASSIFIER}weight")
-    return 0 if weight is None else len(weight)
+def _class_keys(model: Any, state: dict[str, Tensor], head: str) -> list[str]:
+    """Keys of the layers of a head that have an output for each class."""
+    layers = re.compile(rf"{head}\.(?:{model.HEAD_LAYERS[head]})\.")
+    return [key for key in state if layers.match(key)]
+
+
+def _num_classes(keys: list[str], state: dict[str, Tensor]) -> int:
+    """Rows of the first of these weights, 0 where there is none."""
+    weights = [state[key] for key in keys if key.endswith(".weight")]
+    return len(weights[0]) if weights else 0
 
 
 def _drop(state: dict[str, Tensor], keys: list[str], source: str, reason: str) -> None:

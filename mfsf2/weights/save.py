@@ -63,7 +63,7 @@ def save_pretrained(
 
 def _config(model: nn.Module, label_names: Sequence[str] | None) -> dict[str, Any]:
     """The folder's configuration, in timm's form."""
-    args = getattr(model, "model_args", None)
+    architecture, args = getattr(model, "architecture", None), getattr(model, "model_args", None)
     if not isinstance(args, dict):
         raise TypeError(f"{type(model).__name__} is no network of this library: save what mfsf2.create_model returned")
     if model.is_pruned:
@@ -74,15 +74,12 @@ def _config(model: nn.Module, label_names: Sequence[str] | None) -> dict[str, An
         label_names = cfg.get("label_names")
     if label_names is not None and len(label_names) != num_classes:
         raise ValueError(f"label_names holds {len(label_names)} names, the network has {num_classes} classes")
-    config: dict[str, Any] = dict(
-        architecture=cfg.get("architecture", "mfsf2_cls"),
-        num_classes=num_classes,
-        num_features=model.num_features,
-        global_pool=model.global_pool,
-    )
+    config: dict[str, Any] = dict(architecture=cfg.get("architecture", architecture), num_classes=num_classes)
+    # timm reads these two, where a network has them.
+    config.update({name: getattr(model, name) for name in ("num_features", "global_pool") if hasattr(model, name)})
     if label_names is not None:
         config["label_names"] = list(label_names)
-    config["model_args"] = dict(args, in_chans=model.in_chans, global_pool=model.global_pool)
+    config["model_args"] = args
     source = {key: value for key, value in cfg.items() if key not in (*_SOURCE_KEYS, "label_names")}
     source["num_classes"] = num_classes
     if "input_size" in source:
