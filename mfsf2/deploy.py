@@ -89,7 +89,9 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
 def export_onnx(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
     """Write an exported program as ONNX; batch, height and width stay dynamic. The extra ``mfsf2[onnx]`` is needed.
 
-    Its input is called ``image``. ONNX runtimes do not check sizes: keep to the program's minimum.
+    Its inputs are called ``image`` and, of a network of two modalities, ``stack``; its output is called ``output``, or
+    by the names of the network's named tuple (``logits``, ``masks``). ONNX runtimes do not check sizes: keep to the
+    program's minimum.
 
     Raises:
         ImportError: the extra is not installed.
@@ -100,7 +102,8 @@ def export_onnx(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
         raise ImportError("ONNX export needs onnx and onnxscript: pip install 'mfsf2[onnx]'") from error
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    onnx_program = torch.onnx.export(program, dynamo=True, input_names=["image"], verbose=False)
+    inputs, outputs = _names(program)
+    onnx_program = torch.onnx.export(program, dynamo=True, input_names=inputs, output_names=outputs, verbose=False)
     if onnx_program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     try:
@@ -108,6 +111,16 @@ def export_onnx(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _names(program: ExportedProgram) -> tuple[list[str], list[str]]:
+    """Names of a program's inputs and outputs for ONNX."""
+    inputs, outputs = program.graph_signature.user_inputs, program.graph_signature.user_outputs
+    fields = list(getattr(program.call_spec.out_spec.context, "_fields", ()))
+    names = (
+        fields or ["output"] if len(outputs) == max(1, len(fields)) else [f"output_{i}" for i in range(len(outputs))]
+    )
+    return ["image", "stack"][: len(inputs)], names
 
 
 def _check_eval(model: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Compilation, export with dynamic sizes, ONNX, folded batch norms: all compute what the network computes."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ OLD_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_
 exports = pytest.mark.skipif(OLD_TORCH, reason=f"torch {torch.__version__} refuses to export, as another test checks")
 
 
-@pytest.fixture(scope="module")
-def model() -> Any:
+NETWORKS = ["mfsf2_tiny_cls", "mfsf2_tiny_seg", "mfsf2_tiny_clsseg", "mfsf2_tiny_rcm_cls"]
+OUTPUTS = {"mfsf2_tiny_clsseg": ["logits", "masks"]}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def model(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
-    network = mfsf2.create_model("mfsf2_tiny_cls")
+    network = mfsf2.create_model(request.param)
     randomize_norms(network)
     return network.eval()
 
@@ -40,9 +45,22 @@ def exported(program: ExportedProgram) -> Any:
     return program.module()
 
 
-def error(actual: Tensor, expected: Tensor) -> float:
+def inputs_of(model: Any, batch: int, height: int, width: int) -> tuple[Tensor, ...]:
+    """An image and, of a network of two modalities, a stack of another size."""
+    image = torch.randn(batch, 3, height, width)
+    return (image, torch.randn(batch, 4, 3, width, height)) if hasattr(model, "stem") else (image,)
+
+
+def error(actual: Any, expected: Any) -> float:
+    """Largest difference of two outputs, tensors or tuples of tensors of the same shapes."""
+    if not isinstance(expected, Tensor):
+        return max(error(a, e) for a, e in zip(actual, expected, strict=True))
     assert actual.shape == expected.shape
     return (actual - expected).abs().max().item()
+
+
+def total(output: Any) -> Tensor:
+    return output.square().sum() if isinstance(output, Tensor) else sum(total(part) for part in output)
 
 
 def test_minimum_is_at_most_64() -> None:
@@ -51,17 +69,17 @@ def test_minimum_is_at_most_64() -> None:
 
 def test_compile_to_one_graph(model: Any) -> None:
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for batch, height, width in SIZES[1:3]:
-        x = torch.randn(batch, 3, height, width)
-        assert error(compiled(x), model(x)) <= TOLERANCE
+    # A second size compiles again, with sizes as variables: slow, so not for each network.
+    for size in SIZES[1:2] if isinstance(model, mfsf2.MFSF2Segmenter | mfsf2.MFSF2RCMClassifier) else SIZES[1:3]:
+        inputs = inputs_of(model, *size)
+        assert error(compiled(*inputs), model(*inputs)) <= TOLERANCE
 
 
 def test_compile_training_step(model: Any) -> None:
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    model.zero_grad()
-    compiled(torch.randn(2, 3, 64, 64)).square().sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
-    model.zero_grad(set_to_none=True)
+    network = copy.deepcopy(model).train()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    total(compiled(*inputs_of(model, 2, 64, 64))).backward()
+    assert all(p.grad is not None for p in network.parameters())
 
 
 def test_old_torch_is_named(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,18 +88,26 @@ def test_old_torch_is_named(model: Any, monkeypatch: pytest.MonkeyPatch) -> None
         export_program(model)
 
 
+def test_network_of_another_library() -> None:
+    with pytest.raises(TypeError, match="Conv2d is no network of this library"):
+        export_program(nn.Conv2d(3, 3, 3).eval())
+
+
 @exports
 @pytest.mark.parametrize("size", SIZES)
 def test_exported_program(model: Any, exported: Any, size: tuple[int, int, int]) -> None:
-    x = torch.randn(size[0], 3, *size[1:])
-    assert error(exported(x), model(x)) <= TOLERANCE
+    inputs = inputs_of(model, *size)
+    assert error(exported(*inputs), model(*inputs)) <= TOLERANCE
 
 
 @exports
 @pytest.mark.parametrize("size", [(MIN_EXPORT_SIZE - 1, 64), (64, MIN_EXPORT_SIZE - 1)])
-def test_exported_program_refuses_smaller_images(exported: Any, size: tuple[int, int]) -> None:
-    with pytest.raises((AssertionError, RuntimeError), match=f">= {MIN_EXPORT_SIZE}"):
-        exported(torch.randn(1, 3, *size))
+def test_exported_program_refuses_smaller_images(model: Any, exported: Any, size: tuple[int, int]) -> None:
+    inputs = inputs_of(model, 1, 64, 64)
+    for index, x in enumerate(inputs):
+        smaller = [*inputs[:index], torch.randn(*x.shape[:-2], *size), *inputs[index + 1 :]]
+        with pytest.raises((AssertionError, RuntimeError), match=f">= {MIN_EXPORT_SIZE}"):
+            exported(*smaller)
 
 
 @exports
@@ -98,19 +124,23 @@ def test_onnx(model: Any, program: ExportedProgram, tmp_path: Path) -> None:
     export_onnx(program, path)
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     session = onnxruntime.InferenceSession(path)
-    for batch, height, width in SIZES:
-        x = torch.randn(batch, 3, height, width)
-        (y,) = session.run(None, {"image": x.numpy()})
-        assert error(torch.from_numpy(np.asarray(y)), model(x)) <= TOLERANCE
+    names = [node.name for node in session.get_outputs()]
+    assert names == OUTPUTS.get(model.pretrained_cfg["architecture"], ["output"])
+    for size in SIZES:
+        inputs = inputs_of(model, *size)
+        outputs = session.run(None, {name: x.numpy() for name, x in zip(("image", "stack"), inputs)})
+        expected = model(*inputs)
+        expected = [expected] if isinstance(expected, Tensor) else list(expected)
+        assert error([torch.from_numpy(np.asarray(y)) for y in outputs], expected) <= TOLERANCE
 
 
 @exports
-def test_features_export() -> None:
-    features: Any = mfsf2.create_model("mfsf2_tiny_cls", features_only=True, out_indices=(0, 1)).eval()
+@pytest.mark.parametrize("name", ["mfsf2_tiny_seg", "mfsf2_tiny_rcm_cls"])
+def test_features_export(name: str) -> None:
+    features: Any = mfsf2.create_model(name, features_only=True, out_indices=(0, 1)).eval()
     exported = export_program(features).module()
-    x = torch.randn(1, 3, 65, 71)
-    for actual, expected in zip(exported(x), features(x), strict=True):
-        assert error(actual, expected) <= TOLERANCE
+    inputs = inputs_of(features.model, 1, 65, 71)
+    assert error(exported(*inputs), features(*inputs)) <= TOLERANCE
 
 
 def test_fold_batch_norm(model: Any) -> None:
@@ -118,12 +148,12 @@ def test_fold_batch_norm(model: Any) -> None:
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     assert not [m for m in folded.modules() if isinstance(m, norms)]
     assert [m for m in model.modules() if isinstance(m, norms)]
-    x = torch.randn(2, 3, 65, 71)
-    assert error(folded(x), model(x)) <= 1e-5
-    assert error(folded.forward_features(x), model.forward_features(x)) <= 1e-4
-    exact, x = fold_batch_norm(model.double()), x.double()
-    assert error(exact(x), model(x)) <= 1e-12
-    model.float()
+    inputs = inputs_of(model, 2, 65, 71)
+    assert error(folded(*inputs), model(*inputs)) <= 1e-5
+    assert error(folded.forward_features(*inputs), model.forward_features(*inputs)) <= 1e-4
+    exact = copy.deepcopy(model).double()
+    inputs = tuple(x.double() for x in inputs)
+    assert error(fold_batch_norm(exact)(*inputs), exact(*inputs)) <= 1e-12
 
 
 def test_training_mode_is_refused(model: Any) -> None:

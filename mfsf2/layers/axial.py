@@ -45,8 +45,9 @@ class AxisAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Sequences (B, other axis, length, channels) along the axis attended.
         order, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if self.along_width else ((0, 3, 2, 1), (0, 3, 2, 1))
-        q, k, v = (layer(x).permute(order) for layer in (self.query, self.key, self.value))
-        attended = F.scaled_dot_product_attention(q, k, v).permute(back)
+        # Contiguous, as an exported program would tie its sizes to the strides of permuted maps.
+        q, k, v = (layer(x).permute(order).contiguous() for layer in (self.query, self.key, self.value))
+        attended = F.scaled_dot_product_attention(q, k, v).permute(back).contiguous()
         return x + self.factor * attended
 
 
