@@ -280,6 +280,93 @@ def test_loading_into_something_else(folder: Path) -> None:
             mfsf2.load_checkpoint(other, folder / "model.safetensors")
 
 
+def build_as(task: str, seed: int = 0, **kwargs: Any) -> Any:
+    torch.manual_seed(seed)
+    model = mfsf2.create_model(f"mfsf2_tiny_{task}", **kwargs)
+    randomize_norms(model)
+    return model.eval()
+
+
+def test_checkpoint_of_both_tasks_loads_into_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    both = build_as("clsseg")
+    mfsf2.save_pretrained(both, tmp_path)
+    expected = both(X)
+    path = tmp_path / "model.safetensors"
+    classifier: Any = mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=path).eval()
+    torch.testing.assert_close(classifier(X), expected.logits, rtol=1e-5, atol=1e-5)
+    assert "not of that task: mask_head." in caplog.text and " head." not in caplog.text
+    caplog.clear()
+    segmenter: Any = build_as("seg", seed=1)
+    mfsf2.load_checkpoint(segmenter, path)
+    torch.testing.assert_close(segmenter(X), expected.masks, rtol=1e-5, atol=1e-5)
+    assert "not of that task: head." in caplog.text and "mask_head." not in caplog.text
+
+
+def test_all_but_the_other_head_is_strict(tmp_path: Path) -> None:
+    state = dict(build_as("clsseg").state_dict())
+    del state["encoder.cnn.conv1.weight"], state["mask_head.steps.1.axial.rows.factor"]
+    state["masks.weight"] = torch.zeros(1)
+    path = tmp_path / "state.safetensors"
+    save_file(state, path)
+    for task, missing in (("cls", 1), ("seg", 2)):
+        victim = build_as(task, seed=2)
+        before = {key: value.clone() for key, value in victim.state_dict().items()}
+        message = rf"(?s)missing \({missing}\):\n  encoder\.cnn\.conv1\.weight.*unexpected \(1\):\n  masks\.weight"
+        with pytest.raises(ValueError, match=message):
+            mfsf2.load_checkpoint(victim, path)
+        assert all(torch.equal(value, before[key]) for key, value in victim.state_dict().items())
+
+
+def test_a_head_is_not_made_up(tmp_path: Path) -> None:
+    save_file(dict(build_as("seg").state_dict()), tmp_path / "seg.safetensors")
+    for task in ("cls", "clsseg"):
+        with pytest.raises(ValueError, match=r"(?s)missing.*\n  head\.hidden\.0\.weight"):
+            mfsf2.load_checkpoint(build_as(task), tmp_path / "seg.safetensors")
+
+
+def test_other_number_of_mask_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outputs = ("mask_head.coarse.", *(f"mask_head.steps.{i}.out." for i in range(4)))
+    for task, argument in (("seg", "num_classes"), ("clsseg", "mask_classes")):
+        saved = build_as(task)
+        mfsf2.save_pretrained(saved, tmp_path / task)
+        caplog.clear()
+        loaded = mfsf2.create_model(f"local-dir:{tmp_path / task}", **{argument: 3})
+        assert same_weights(loaded, saved, but=outputs)
+        assert "the checkpoint has 1 classes, the network 3" in caplog.text
+        assert all(f"{name}weight" in caplog.text for name in outputs)
+        mfsf2.save_pretrained(loaded, tmp_path / "again")
+        again: Any = mfsf2.create_model(f"local-dir:{tmp_path / 'again'}")
+        assert same_weights(again, loaded) and again.mask_head.num_classes == 3
+
+
+def test_reset_masks_are_saved(tmp_path: Path) -> None:
+    model = build_as("clsseg")
+    model.reset_masks(2)
+    mfsf2.save_pretrained(model, tmp_path)
+    loaded: Any = mfsf2.create_model(f"local-dir:{tmp_path}").eval()
+    for actual, expected in zip(loaded(X), model(X), strict=True):
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("task", ["seg", "clsseg", "rcm_cls"])
+def test_networks_that_were_built_directly(task: str, tmp_path: Path) -> None:
+    kind = type(build_as(task, device="meta"))
+    sizes = dict(cnn="resnet18", transformer="pvt_v2_b0", channels=32, pyramid_chans=16, out_chans=64)
+    model = kind(num_classes=3, **sizes)
+    mfsf2.save_pretrained(model, tmp_path)
+    loaded = mfsf2.create_model(f"local-dir:{tmp_path}")
+    assert type(loaded) is kind and same_weights(loaded, model)
+
+
+@pytest.mark.parametrize("task", ["seg", "clsseg", "rcm_cls"])
+def test_features_of_saved_networks(task: str, tmp_path: Path) -> None:
+    model = build_as(task)
+    mfsf2.save_pretrained(model, tmp_path)
+    features: Any = mfsf2.create_model(f"local-dir:{tmp_path}", features_only=True).eval()
+    for actual, expected in zip(features(X), model.forward_intermediates(X, intermediates_only=True), strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
 def test_saved_dtype_is_kept_in_the_file(tmp_path: Path) -> None:
     mfsf2.save_pretrained(build().half(), tmp_path)
     assert load_file(tmp_path / "model.safetensors")["head.fc.weight"].dtype == torch.float16
