@@ -1,4 +1,4 @@
-"""What training and ablation share: preprocessing, prediction, the measure, and the three paths to the head."""
+"""What the scripts share: preprocessing, prediction, the measures, and the three paths to the head."""
 
 from typing import Any
 
@@ -66,3 +66,39 @@ def path_slices(model: nn.Module) -> dict[str, slice]:
     r4 = encoder.cnn_chans[-1]
     p4 = r4 + encoder.transformer_chans[-1]
     return {"r4": slice(0, r4), "p4": slice(r4, p4), "P": slice(p4, None)}
+
+
+@torch.inference_mode()
+def dice_of(model: nn.Module, images: Tensor, masks: Tensor, cfg: dict[str, Any], batch_size: int = 64) -> Tensor:
+    """Dice of each image ``(N,)``: uint8 images of the network's input size against masks of any size.
+
+    The predicted logits are resized to the masks, and positive ones are foreground.
+    """
+    model.eval()
+    values = []
+    for batch, truth in zip(images.split(batch_size), masks.split(batch_size)):
+        logits = mask_logits(model, normalize(batch / 255, cfg))
+        values.append(dice(nn.functional.interpolate(logits, size=truth.shape[2:], mode="bilinear") > 0, truth > 0))
+    return torch.cat(values)
+
+
+def mask_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits of the masks, of a network of both tasks without those of the classes."""
+    forward: Any = getattr(model, "forward_masks", model)
+    logits: Tensor = forward(x)
+    return logits
+
+
+def dice(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Dice of each pair of bool masks ``(N, 1, H, W)``: twice what they share over what both cover; 1 for two empty."""
+    shared = (predicted & truth).sum((1, 2, 3)).float()
+    both = predicted.sum((1, 2, 3)).float() + truth.sum((1, 2, 3))
+    return torch.where(both > 0, 2 * shared / both, 1.0)
+
+
+def mean_mask_dice(train_masks: Tensor, masks: Tensor) -> Tensor:
+    """Dice of each image for one fixed mask: the mean training mask, cut where it does best on the training masks."""
+    mean = train_masks.float().mean(0, keepdim=True)
+    cuts = [cut / 20 for cut in range(2, 19)]
+    best = max(cuts, key=lambda cut: dice((mean > cut).expand_as(train_masks), train_masks > 0).mean().item())
+    return dice((mean > best).expand_as(masks), masks > 0)

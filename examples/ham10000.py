@@ -1,7 +1,8 @@
 """Reader of HAM10000 in its published layout.
 
-The folder holds ``HAM10000_metadata.csv`` and the images in ``HAM10000_images_part_1/`` and ``_part_2/``. Several
-images may show one lesion, so the split is by lesion: an image never meets its own lesion again in another part.
+The folder holds ``HAM10000_metadata.csv``, the images in ``HAM10000_images_part_1/`` and ``_part_2/`` and, for
+segmentation, the lesions' masks in ``HAM10000_segmentations_lesion_tschandl/``. Several images may show one lesion, so
+the split is by lesion: an image never meets its own lesion again in another part.
 
 Data: Tschandl, Rosendahl and Kittler, Scientific Data 2018, licence CC BY-NC 4.0. Research only.
 """
@@ -12,9 +13,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
+from images import read_images
 from torch import Tensor
 
 CLASS_NAMES = {
@@ -31,6 +31,7 @@ CLASS_NAMES = {
 LABELS = list(CLASS_NAMES)
 METADATA = "HAM10000_metadata.csv"
 IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
+MASK_FOLDER = "HAM10000_segmentations_lesion_tschandl"
 PARTS = ("train", "val", "test")
 
 
@@ -41,6 +42,11 @@ class Record:
     path: Path
     lesion: str
     label: int
+
+    @property
+    def mask(self) -> Path:
+        """File of the lesion's mask."""
+        return self.path.parent.parent / MASK_FOLDER / f"{self.path.stem}_segmentation.png"
 
 
 def read_records(folder: str | Path, limit: int | None = None, seed: int = 0) -> list[Record]:
@@ -108,16 +114,21 @@ def load_images(records: list[Record], short_side: int) -> Tensor:
     Raises:
         ValueError: an image that cannot be read.
     """
-    width = short_side * 4 // 3
-    images = torch.empty(len(records), 3, short_side, width, dtype=torch.uint8)
-    for index, record in enumerate(records):
-        try:
-            with Image.open(record.path) as image:
-                pixels = np.array(image.convert("RGB").resize((width, short_side), Image.Resampling.BICUBIC))
-        except OSError as error:
-            raise ValueError(f"{record.path}: not a readable image: {error}") from error
-        images[index] = torch.from_numpy(pixels).permute(2, 0, 1)
-    return images
+    return read_images([record.path for record in records], short_side, short_side * 4 // 3)
+
+
+def check_masks(records: list[Record]) -> None:
+    """Check that every image has a mask.
+
+    Raises:
+        ValueError: masks that are not there.
+    """
+    missing = [record.mask.name for record in records if not record.mask.is_file()]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(records)} masks are missing from {MASK_FOLDER}, the first are "
+            f"{', '.join(missing[:3])}"
+        )
 
 
 def labels_of(records: list[Record]) -> Tensor:

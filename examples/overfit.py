@@ -22,7 +22,7 @@ from evaluation import centre_crop, normalize, path_slices, stored_size
 from ham10000 import LABELS, Record, labels_of, load_images, read_records, split_by_lesion
 from torch import Tensor, nn
 from torch.nn import functional as F
-from train import load_cnn, lr_factor
+from training import load_cnn, lr_factor
 
 import mfsf2
 
