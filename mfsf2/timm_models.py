@@ -1,4 +1,4 @@
-"""Registers the classification networks with timm.
+"""Registers the networks of one image and its classes (``*_cls``) with timm.
 
 After ``import mfsf2.timm_models``, ``timm.create_model("mfsf2_cls")`` builds what :func:`mfsf2.create_model` does.
 """
