@@ -2,16 +2,15 @@
 
     python examples/two_modalities.py --out runs/pairs --minutes 8
 
-Each pair is an image with a striped spot, whose stripes have one of three directions a, and a stack of four grey
-slices with bright discs of one of three sizes b, like cells under a confocal microscope. The class is (a + b) mod 3,
-with a and b drawn independently: either alone says nothing about it. The trained network is measured with both
-modalities, with either one alone, and with a mixture; ``results.json`` and ``curve.png`` go to ``--out``, with the
+Each pair is an image with a brown or a blue-grey spot, and a stack of four grey slices with few or many bright discs,
+like cells under a confocal microscope. The class is whether these two agree, blue with many or brown with few; colour
+and number are drawn independently, so either modality alone says nothing about it. The trained network is measured with
+both modalities, with either one alone, and with a mixture; ``results.json`` and ``curve.png`` go to ``--out``, with the
 network.
 """
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,58 +18,54 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from training import add_training_arguments, check_training_arguments, draw_curve, fit
+from training import add_training_arguments, check_training_arguments, draw_curve, fit, load_cnn
 
 import mfsf2
 
-CLASSES = 3
+CLASSES = 2
 NUM_SLICES = 4
 TEST_PAIRS = 600
 
 
 def generate_pairs(n: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Images ``(n, 3, size, size)``, stacks ``(n, 4, 1, 3/4 size, 3/4 size)`` and classes ``(n,)``."""
-    a = torch.randint(CLASSES, (n,), generator=generator)
-    b = torch.randint(CLASSES, (n,), generator=generator)
-    return _spots(a, size, generator), _slices(b, size * 3 // 4, generator), (a + b) % CLASSES
+    blue = torch.randint(2, (n,), generator=generator)
+    many = torch.randint(2, (n,), generator=generator)
+    return _spots(blue, size, generator), _slices(many, size * 3 // 4, generator), (blue == many).long()
 
 
 def _uniform(low: float, high: float, generator: torch.Generator, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(*shape, generator=generator)
 
 
-def _coordinates(size: int) -> tuple[Tensor, Tensor]:
-    """Rows and columns from -1 to 1, each ``(1, size, size)``."""
+def _distance(centre: Tensor, size: int) -> Tensor:
+    """Distance of each pixel from centres ``(2, ..., 1, 1)``, in units of half the side."""
     line = torch.linspace(-1, 1, size)
-    return line.view(1, -1, 1).expand(1, size, size), line.view(1, 1, -1).expand(1, size, size)
+    return ((line.view(-1, 1) - centre[0]).square() + (line - centre[1]).square()).sqrt()
 
 
-def _spots(direction: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Skin-coloured images with a dark spot, whose stripes run in one of three directions."""
-    n = len(direction)
-    y, x = _coordinates(size)
-    centre = _uniform(-0.3, 0.3, generator, 2, n, 1, 1)
-    radius = _uniform(0.45, 0.65, generator, n, 1, 1)
-    inside = torch.sigmoid(12 * (radius - ((y - centre[0]).square() + (x - centre[1]).square()).sqrt()))
-    angle = (math.pi * direction / CLASSES).view(-1, 1, 1) + _uniform(-0.1, 0.1, generator, n, 1, 1)
-    wave = torch.sin(14 * (x * angle.cos() + y * angle.sin()) + _uniform(0, 2 * math.pi, generator, n, 1, 1))
-    dark = inside * (0.35 + 0.25 * wave)
+def _spots(blue: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Skin-coloured images with a spot, brown or blue-grey."""
+    n = len(blue)
+    radius = _uniform(0.4, 0.7, generator, n, 1, 1)
+    inside = torch.sigmoid(12 * (radius - _distance(_uniform(-0.3, 0.3, generator, 2, n, 1, 1), size))).unsqueeze(1)
+    colours = torch.tensor([[0.45, 0.28, 0.18], [0.35, 0.38, 0.50]])
+    spot = colours[blue].view(n, 3, 1, 1) * _uniform(0.8, 1.2, generator, n, 1, 1, 1)
     skin = torch.tensor([0.85, 0.65, 0.55]).view(1, 3, 1, 1) * _uniform(0.9, 1.1, generator, n, 3, 1, 1)
-    noise = 0.04 * torch.randn(n, 3, size, size, generator=generator)
-    return (skin * (1 - dark.unsqueeze(1)) + noise).clamp(0, 1)
+    noise = 0.05 * torch.randn(n, 3, size, size, generator=generator)
+    return (inside * spot + (1 - inside) * skin + noise).clamp(0, 1)
 
 
-def _slices(cell: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Dark slices with bright discs of one of three sizes; as many as cover the same area."""
-    n = len(cell)
-    y, x = _coordinates(size)
-    radius = torch.tensor([0.08, 0.14, 0.25])[cell]
-    counts = torch.tensor([40, 13, 4])[cell]
+def _slices(many: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Dark slices with bright discs, 3 to 6 or 12 to 18 in each stack's slices."""
+    n = len(many)
+    counts = torch.where(
+        many == 1, torch.randint(12, 19, (n,), generator=generator), torch.randint(3, 7, (n,), generator=generator)
+    )
     stack = torch.full((n, NUM_SLICES, size, size), 0.25)
     for disc in range(int(counts.max())):
         centre = _uniform(-1, 1, generator, 2, n, NUM_SLICES, 1, 1)
-        distance = ((y - centre[0]).square() + (x - centre[1]).square()).sqrt()
-        bright = torch.sigmoid(40 * (radius.view(-1, 1, 1, 1) - distance))
+        bright = torch.sigmoid(40 * (0.14 - _distance(centre, size)))
         stack = torch.maximum(stack, 0.8 * bright * (disc < counts).view(-1, 1, 1, 1))
     return (stack + 0.05 * torch.randn(stack.shape, generator=generator)).clamp(0, 1).unsqueeze(2)
 
@@ -106,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     model: Any = mfsf2.create_model(
         "mfsf2_tiny_rcm_cls", num_classes=CLASSES, num_slices=NUM_SLICES, drop_path_rate=0.0
     )
+    if args.weights:
+        load_cnn(model, args.weights)
     held_out = {
         name: generate_pairs(TEST_PAIRS, args.size, torch.Generator().manual_seed(seed))
         for name, seed in (("val", args.seed + 1), ("test", args.seed + 2))

@@ -494,9 +494,9 @@ class MaskContract(NetworkContract):
 
     def test_mask_classes_must_be_positive_integers(self) -> None:
         for value in (0, -1):
-            with pytest.raises(ValueError, match=f"={value} must be at least 1"):
+            with pytest.raises(ValueError, match=f"{self.mask_argument}={value} must be at least 1"):
                 self.build(device="meta", **{self.mask_argument: value})
-        with pytest.raises(TypeError, match="='2' must be an integer"):
+        with pytest.raises(TypeError, match=f"{self.mask_argument}='2' must be an integer"):
             self.build(device="meta", **{self.mask_argument: "2"})
 
     def test_batch_of_one_trains_masks(self) -> None:

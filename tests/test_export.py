@@ -75,6 +75,8 @@ def test_compile_to_one_graph(model: Any) -> None:
         assert error(compiled(*inputs), model(*inputs)) <= TOLERANCE
 
 
+# Both tasks contain segmentation alone.
+@pytest.mark.parametrize("model", ["mfsf2_tiny_cls", "mfsf2_tiny_clsseg", "mfsf2_tiny_rcm_cls"], indirect=True)
 def test_compile_training_step(model: Any) -> None:
     network = copy.deepcopy(model).train()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
@@ -111,6 +113,7 @@ def test_exported_program_refuses_smaller_images(model: Any, exported: Any, size
 
 
 @exports
+@pytest.mark.parametrize("model", ["mfsf2_tiny_cls", "mfsf2_tiny_clsseg", "mfsf2_tiny_rcm_cls"], indirect=True)
 def test_minimum_is_the_smallest_possible(model: Any) -> None:
     with pytest.raises(torch._dynamo.exc.UserError, match=f"min={MIN_EXPORT_SIZE}"):
         export_program(model, min_size=MIN_EXPORT_SIZE - 1)

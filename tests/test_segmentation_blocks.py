@@ -117,4 +117,15 @@ def test_head_reset() -> None:
         mfsf2.SegmentationHead([])
     with pytest.raises(ValueError, match="maps holds 1 feature maps, expected 2"):
         head(maps[:1])
+    for wrong in (None, maps[0]):
+        with pytest.raises(TypeError, match="maps must be a list of 2 feature maps, got <class"):
+            head(wrong)
+    with pytest.raises(ValueError, match="has 8 channels, expected 16"):
+        head([maps[1], maps[1]])
+    for channels in (16, [16.0], "16"):
+        with pytest.raises(TypeError, match="must be a list of integers"):
+            mfsf2.SegmentationHead(channels)  # type: ignore[arg-type]
+    for kwargs in (dict(in_chans=[0]), dict(in_chans=[16], hidden_chans=0)):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            mfsf2.SegmentationHead(**kwargs)
     assert isinstance(mfsf2.SegmentationHead([16], drop_rate=0.2).drop, nn.Dropout2d)

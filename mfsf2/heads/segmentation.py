@@ -53,9 +53,13 @@ class SegmentationHead(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_classes(num_classes)
+        check_mask_classes(num_classes)
+        if isinstance(in_chans, int) or not all(isinstance(chans, int) for chans in in_chans):
+            raise TypeError(f"in_chans={in_chans!r} must be a list of integers, the channels of each feature map")
         if not in_chans:
             raise ValueError("in_chans is empty: give the channels of at least one feature map")
+        if min(*in_chans, hidden_chans) < 1:
+            raise ValueError(f"in_chans={list(in_chans)} and hidden_chans={hidden_chans} must be at least 1")
         dd: dict[str, Any] = dict(device=device, dtype=dtype)
         self.in_chans = list(in_chans)
         self.hidden_chans = hidden_chans
@@ -72,7 +76,7 @@ class SegmentationHead(nn.Module):
         self, num_classes: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         """Put in new layers of logits for another number of classes; all else stays."""
-        _check_classes(num_classes)
+        check_mask_classes(num_classes)
         self.num_classes = num_classes
         self.coarse = nn.Conv2d(self.hidden_chans, num_classes, 1, device=device, dtype=dtype)
         for step in self.steps:
@@ -91,8 +95,9 @@ class SegmentationHead(nn.Module):
         return self.deep_logits(maps)[-1]
 
 
-def _check_classes(num_classes: int) -> None:
-    if not isinstance(num_classes, int):
-        raise TypeError(f"num_classes={num_classes!r} must be an integer")
-    if num_classes < 1:
-        raise ValueError(f"num_classes={num_classes} must be at least 1: one channel of logits for the foreground")
+def check_mask_classes(value: int, name: str = "num_classes") -> None:
+    """Check a number of channels of masks."""
+    if not isinstance(value, int):
+        raise TypeError(f"{name}={value!r} must be an integer")
+    if value < 1:
+        raise ValueError(f"{name}={value} must be at least 1: one channel of logits for the foreground")

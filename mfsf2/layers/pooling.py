@@ -60,9 +60,20 @@ def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
 
 def resize_bilinear(x: Tensor, like: Tensor) -> Tensor:
     """Resize ``(B, C, H, W)`` to the grid of ``like`` (bilinear, align_corners=True); no work where they are equal."""
-    if x.shape[-2] == like.shape[-2] and x.shape[-1] == like.shape[-1]:
+    if _same_grid(x, like):
         return x
     return nn.functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
+
+
+def _same_grid(x: Tensor, like: Tensor) -> bool:
+    """Whether two maps have one height and width; in an exported program, whether they do for every size of image."""
+    same = (x.shape[-2] == like.shape[-2], x.shape[-1] == like.shape[-1])
+    if torch.compiler.is_exporting():
+        # Asking would tie the program to the example's answer: two modalities have sizes of their own.
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return all(statically_known_true(equal) for equal in same)
+    return all(same)
 
 
 def upsample_to(x: Tensor, like: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..heads.segmentation import SegmentationHead
+from ..heads.segmentation import SegmentationHead, check_mask_classes
 from ..layers.pooling import resize_bilinear, upsample_to
 from .base import ImageNetwork
 from .classification import ClassifierMethods, join_pooled
@@ -192,6 +192,7 @@ class MFSF2ClassifierSegmenter(ClassifierMethods, MaskMethods):
         dtype: torch.dtype | None = None,
         **encoder_args: Any,
     ) -> None:
+        check_mask_classes(mask_classes, "mask_classes")
         super().__init__(MFSF2Encoder(in_chans=in_chans, device=device, dtype=dtype, **encoder_args))
         self.mask_classes = mask_classes
         self.mask_drop_rate = mask_drop_rate
@@ -235,6 +236,7 @@ class MFSF2ClassifierSegmenter(ClassifierMethods, MaskMethods):
 
     def reset_masks(self, mask_classes: int) -> None:
         """Put in new layers of mask logits for another number of mask classes; all else stays as it is."""
+        check_mask_classes(mask_classes, "mask_classes")
         self._unpruned_mask_head().reset(mask_classes, **self._placement())
         self.mask_classes = mask_classes
 

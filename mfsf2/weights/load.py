@@ -65,9 +65,15 @@ def load_weights(model: Any, state: dict[str, Tensor], source: str, num_classes:
 
 def _adapt_head(model: Any, head: str, state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
     """Leave weights of a head out: all where the network has no such head, else those of another number of classes."""
+    if head not in model.head_names:
+        foreign = [key for key in state if key.startswith(f"{head}.")]
+        if foreign:
+            _logger.warning("%s: not loaded, as the network has no such head: %s.* (%d)", source, head, len(foreign))
+        for key in foreign:
+            del state[key]
+        return
     if not any(key.startswith(f"{head}.") for key in target):
-        reason = "the network has no head" if head in model.head_names else "the network is not of that task"
-        _drop(state, [key for key in state if key.startswith(f"{head}.")], source, reason)
+        _drop(state, [key for key in state if key.startswith(f"{head}.")], source, "the network's head is empty")
         return
     keys, fresh = _class_keys(model, state, head), _class_keys(model, target, head)
     num_have, num_want = _num_classes(keys, state), _num_classes(fresh, target)
