@@ -148,5 +148,5 @@ def draw_curve(history: History, baselines: dict[str, float], path: Path) -> Non
     left.set(xlabel=f"step ({history['train'][-1]['minutes']:.1f} minutes in all)", ylim=(0, None))
     left.set_ylabel("training loss", color="C0")
     right.set(ylabel="validation (dotted: baseline)", ylim=(0, 1))
-    right.legend(loc="center right")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=9)
     figure.savefig(path, dpi=120)

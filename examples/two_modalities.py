@@ -5,8 +5,8 @@
 Each pair is an image with a brown or a blue-grey spot, and a stack of four grey slices with few or many bright discs,
 like cells under a confocal microscope. The class is whether these two agree, blue with many or brown with few; colour
 and number are drawn independently, so either modality alone says nothing about it. The trained network is measured with
-both modalities, with either one alone, and with a mixture; ``results.json`` and ``curve.png`` go to ``--out``, with the
-network.
+both modalities, with either one alone, and with a mixture; ``history.json``, ``results.json`` and ``curve.png`` go to
+``--out``, with the network.
 """
 
 import argparse
@@ -124,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     out = Path(args.out)
     mfsf2.save_pretrained(model, out)
+    (out / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     draw_curve(history, dict.fromkeys(results["test"], 1 / CLASSES), out / "curve.png")
     print(json.dumps(results, indent=2))

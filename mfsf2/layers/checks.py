@@ -26,7 +26,7 @@ def check_map(x: Tensor, channels: int, name: str) -> None:
 
 def check_pyramid(maps: list[Tensor], channels: list[int], name: str) -> None:
     """Check a list of feature maps, one for each entry of ``channels``."""
-    if not isinstance(maps, list | tuple):
+    if not isinstance(maps, (list, tuple)):
         raise TypeError(f"{name} must be a list of {len(channels)} feature maps, got {type(maps)}")
     if len(maps) != len(channels):
         raise ValueError(f"{name} holds {len(maps)} feature maps, expected {len(channels)}, one for each stage")
