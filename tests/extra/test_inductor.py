@@ -8,6 +8,19 @@ import torch
 import mfsf2
 
 
+@pytest.mark.parametrize("name", ["mfsf2_tiny_clsseg", "mfsf2_tiny_rcm_cls"])
+def test_inductor_on_other_tasks(name: str) -> None:
+    torch.manual_seed(0)
+    model: Any = mfsf2.create_model(name).eval()
+    inputs = [torch.randn(2, 3, 96, 64), torch.randn(2, 4, 3, 64, 80)][: 2 if "rcm" in name else 1]
+    with torch.no_grad():
+        expected, actual = model(*inputs), torch.compile(model, fullgraph=True)(*inputs)
+    if isinstance(expected, torch.Tensor):
+        expected, actual = [expected], [actual]
+    for a, e in zip(actual, expected, strict=True):
+        assert (a - e).abs().max() <= 1e-4
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_inductor(training: bool) -> None:
     torch.manual_seed(0)
