@@ -1,7 +1,6 @@
 """Take a trained network elsewhere: fold its batch norms, export it with dynamic sizes, write ONNX."""
 
 import copy
-import inspect
 import os
 from pathlib import Path
 from typing import TypeVar
@@ -83,9 +82,8 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
         {0: batch, x.dim() - 2: Dim(f"{name}_height", min=min_size), x.dim() - 1: Dim(f"{name}_width", min=min_size)}
         for name, x in inputs.items()
     )
-    variadic = any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(model.forward).parameters.values())
     with torch.no_grad():
-        return torch.export.export(model, tuple(inputs.values()), dynamic_shapes=(sizes,) if variadic else sizes)
+        return torch.export.export(model, tuple(inputs.values()), dynamic_shapes=sizes)
 
 
 def export_onnx(program: ExportedProgram, path: str | os.PathLike[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from .models.base import MFSF2Network
+from .models.rcm import MFSF2RCMClassifier
 from .models.variants import BACKBONES_TAG, VARIANTS, Variant
 from .weights.load import load_weights
 from .weights.read import read_state_dict
@@ -195,9 +196,10 @@ def _set_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:
 
 def _wrap_features(model: MFSF2Network, out_indices: Sequence[int] | int) -> nn.Module:
     """timm's wrapper around ``forward_intermediates``; what the maps do not need is pruned."""
-    from .models.features import FeatureNetwork
+    from .models.features import FeatureNetwork, TwoModalityFeatureNetwork
 
     cfg = model.pretrained_cfg
-    wrapped = FeatureNetwork(model, out_indices=out_indices if isinstance(out_indices, int) else tuple(out_indices))
+    wrapper = TwoModalityFeatureNetwork if isinstance(model, MFSF2RCMClassifier) else FeatureNetwork
+    wrapped = wrapper(model, out_indices=out_indices if isinstance(out_indices, int) else tuple(out_indices))
     _set_cfg(wrapped, {key: value for key, value in cfg.items() if key not in ("num_classes", "classifier")})  # type: ignore[union-attr,operator]
     return wrapped

@@ -146,6 +146,14 @@ def test_features_export(name: str) -> None:
     assert error(exported(*inputs), features(*inputs)) <= TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["mfsf2_tiny_cls", "mfsf2_tiny_seg", "mfsf2_tiny_rcm_cls"])
+def test_fold_batch_norm_of_features(name: str) -> None:
+    features: Any = mfsf2.create_model(name, features_only=True, out_indices=(0, 2)).eval()
+    randomize_norms(features)
+    inputs = inputs_of(features.model, 2, 65, 71)
+    assert error(fold_batch_norm(features)(*inputs), features(*inputs)) <= 1e-4
+
+
 def test_fold_batch_norm(model: Any) -> None:
     folded = fold_batch_norm(model)
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)

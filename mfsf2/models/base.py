@@ -1,7 +1,7 @@
 """What the networks of every task share: the encoder, the fused maps, timm's methods."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -55,9 +55,6 @@ class MFSF2Network(nn.Module, ABC):
     def example_inputs(self) -> dict[str, Tensor]:
         """Random inputs by name, of the network's device and dtype."""
 
-    encoder_inputs: Callable[..., tuple[Tensor, ...]]
-    """What the encoder is given for the network's inputs."""
-
     @abstractmethod
     def _features(self, cnn_maps: list[Tensor], transformer_maps: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """What ``forward_features`` returns, and the fused maps F_1..F_4."""
@@ -73,10 +70,10 @@ class MFSF2Network(nn.Module, ABC):
             return self._fuse_stage(cnn_maps, transformer_maps, -1)
         return self._features(cnn_maps, transformer_maps)[0]
 
-    def intermediates(
+    def _intermediates(
         self, inputs: tuple[Tensor, ...], indices: Indices, stop_early: bool, output_fmt: str, intermediates_only: bool
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """``forward_intermediates`` for the encoder's inputs, see :meth:`encoder_inputs`."""
+        """``forward_intermediates`` for the encoder's inputs."""
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt={output_fmt!r} is not offered: the fused maps are 'NCHW'")
         take = self._take_indices(indices)
@@ -198,11 +195,7 @@ class ImageNetwork(MFSF2Network):
             output_fmt: ``"NCHW"``.
             intermediates_only: return the list of maps alone.
         """
-        return self.intermediates(self.encoder_inputs(x), indices, stop_early, output_fmt, intermediates_only)
-
-    def encoder_inputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The image itself."""
-        return (x,)
+        return self._intermediates((x,), indices, stop_early, output_fmt, intermediates_only)
 
     def example_inputs(self) -> dict[str, Tensor]:
         """Two random images, of the network's device and dtype."""

@@ -6,12 +6,13 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor
 
 from .base import MFSF2Network
+from .rcm import MFSF2RCMClassifier
 
-__all__ = ["FeatureNetwork"]
+__all__ = ["FeatureNetwork", "TwoModalityFeatureNetwork"]
 
 
 class FeatureNetwork(FeatureGetterNet):
-    """timm's wrapper around ``forward_intermediates``, for all inputs that a network takes."""
+    """timm's wrapper around ``forward_intermediates``."""
 
     model: MFSF2Network
 
@@ -23,12 +24,26 @@ class FeatureNetwork(FeatureGetterNet):
         """As the network's."""
         return self.model.example_inputs()
 
-    def forward(self, *inputs: Any, **kwargs: Any) -> list[Tensor]:
-        maps: Any = self.model.intermediates(
-            self.model.encoder_inputs(*inputs, **kwargs),
+
+class TwoModalityFeatureNetwork(FeatureNetwork):
+    """The same with all inputs of a network of two modalities."""
+
+    model: MFSF2RCMClassifier
+
+    def forward(
+        self,
+        image: Tensor | None = None,
+        stack: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        stack_mask: Tensor | None = None,
+    ) -> list[Tensor]:
+        maps: Any = self.model.forward_intermediates(
+            image,
             indices=self.out_indices,
-            stop_early=False,
             output_fmt=self.output_fmt,
             intermediates_only=True,
+            stack=stack,
+            image_mask=image_mask,
+            stack_mask=stack_mask,
         )
         return maps

@@ -97,7 +97,7 @@ class MFSF2RCMClassifier(ClassifierMethods):
             "stack": torch.randn(2, slices.num_slices, slices.in_chans, 160, 256, **placement),
         }
 
-    def encoder_inputs(
+    def _branch_images(
         self,
         image: Tensor | None = None,
         stack: Tensor | None = None,
@@ -116,7 +116,7 @@ class MFSF2RCMClassifier(ClassifierMethods):
         stack_mask: Tensor | None = None,
     ) -> Tensor:
         """The head's input, as :meth:`MFSF2Classifier.forward_features` returns it, on the transformer's grid."""
-        return self._encode(*self.encoder_inputs(image, stack, image_mask, stack_mask))
+        return self._encode(*self._branch_images(image, stack, image_mask, stack_mask))
 
     def forward_intermediates(
         self,
@@ -136,8 +136,8 @@ class MFSF2RCMClassifier(ClassifierMethods):
         Arguments are in timm's order, as for :meth:`MFSF2Classifier.forward_intermediates`, the stack by keyword. The
         maps are on the transformer's grids: strides count from the stack where it is given.
         """
-        inputs = self.encoder_inputs(image, stack, image_mask, stack_mask)
-        return self.intermediates(inputs, indices, stop_early, output_fmt, intermediates_only)
+        inputs = self._branch_images(image, stack, image_mask, stack_mask)
+        return self._intermediates(inputs, indices, stop_early, output_fmt, intermediates_only)
 
     def forward(
         self,
@@ -146,6 +146,6 @@ class MFSF2RCMClassifier(ClassifierMethods):
         image_mask: Tensor | None = None,
         stack_mask: Tensor | None = None,
     ) -> Tensor:
-        images = self.encoder_inputs(image, stack, image_mask, stack_mask)
+        images = self._branch_images(image, stack, image_mask, stack_mask)
         self.head.check_batch(images[0])
         return self.forward_head(self._encode(*images))
