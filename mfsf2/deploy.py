@@ -70,12 +70,12 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
         TypeError: a model of another library.
         RuntimeError: torch is older than 2.13, which ties the sizes to the example's parity.
     """
+    if not callable(getattr(model, "example_inputs", None)):
+        raise TypeError(f"{type(model).__name__} is no network of this library: use torch.export.export on it")
     _check_eval(model)
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH:
         needed = ".".join(map(str, MIN_EXPORT_TORCH))
         raise RuntimeError(f"export with dynamic sizes needs torch {needed} or later, installed is {torch.__version__}")
-    if not callable(getattr(model, "example_inputs", None)):
-        raise TypeError(f"{type(model).__name__} is no network of this library: use torch.export.export on it")
     inputs: dict[str, Tensor] = model.example_inputs()  # type: ignore[operator]
     batch = Dim("batch", min=1)
     sizes = tuple(
