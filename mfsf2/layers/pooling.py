@@ -67,13 +67,19 @@ def resize_bilinear(x: Tensor, like: Tensor) -> Tensor:
 
 def _same_grid(x: Tensor, like: Tensor) -> bool:
     """Whether two maps have one height and width; in an exported program, whether they do for every size of image."""
-    same = (x.shape[-2] == like.shape[-2], x.shape[-1] == like.shape[-1])
-    if torch.compiler.is_exporting():
-        # Asking would tie the program to the example's answer: two modalities have sizes of their own.
-        from torch.fx.experimental.symbolic_shapes import statically_known_true
+    # TorchScript leaves out what stands behind this condition, and only behind one of this form.
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM102
+        if torch.compiler.is_exporting():
+            # Asking would tie the program to the example's answer: two modalities have sizes of their own.
+            return _always(x.shape[-2] == like.shape[-2]) and _always(x.shape[-1] == like.shape[-1])
+    return x.shape[-2] == like.shape[-2] and x.shape[-1] == like.shape[-1]
 
-        return all(statically_known_true(equal) for equal in same)
-    return all(same)
+
+def _always(equal: bool) -> bool:
+    """Whether a comparison of sizes holds whatever the sizes are."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(equal)
 
 
 def upsample_to(x: Tensor, like: Tensor) -> Tensor:
