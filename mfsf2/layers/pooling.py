@@ -68,8 +68,9 @@ def resize_bilinear(x: Tensor, like: Tensor) -> Tensor:
 def _same_grid(x: Tensor, like: Tensor) -> bool:
     """Whether two maps have one height and width; in an exported program, whether they do for every size of image."""
     # TorchScript leaves out what stands behind this condition, and only behind one of this form.
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM102
-        if torch.compiler.is_exporting():
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        exporting = torch.compiler.is_exporting()
+        if exporting:
             # Asking would tie the program to the example's answer: two modalities have sizes of their own.
             return _always(x.shape[-2] == like.shape[-2]) and _always(x.shape[-1] == like.shape[-1])
     return x.shape[-2] == like.shape[-2] and x.shape[-1] == like.shape[-1]
