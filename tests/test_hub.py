@@ -52,6 +52,17 @@ def test_backbones_adapt_to_other_channels(backbones: dict[str, Any]) -> None:
         torch.testing.assert_close(actual, source.sum(1, keepdim=True))
 
 
+@pytest.mark.parametrize(
+    ("task", "heads"), [("seg", "mask_head"), ("clsseg", "head and mask_head"), ("rcm_cls", "head")]
+)
+def test_backbones_of_other_tasks(backbones: dict[str, Any], task: str, heads: str) -> None:
+    with pytest.warns(UserWarning, match=rf"mfsf2_tiny_{task}\..*; encoder\.fusion and {heads} are untrained"):
+        model: Any = mfsf2.create_model(f"mfsf2_tiny_{task}", pretrained=True)
+    expected = backbones["resnet18"].state_dict()
+    for key, value in model.encoder.cnn.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+
 def test_pretrained_features(backbones: dict[str, Any]) -> None:
     with pytest.warns(UserWarning, match="untrained"):
         model: Any = mfsf2.create_model("mfsf2_tiny_cls", pretrained=True, features_only=True)
