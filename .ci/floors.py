@@ -1,11 +1,11 @@
-"""Print the requirements of a setup.cfg, each pinned to its floor."""
+"""Print the requirements of a setup.cfg, of the package and of its training, that have a floor, pinned to it."""
 
 import configparser
 import sys
 
 config = configparser.ConfigParser()
 config.read(sys.argv[1])
-lines = (line.strip() for line in config["options"]["install_requires"].splitlines())
-for line in lines:
-    if line and not line.startswith("#"):
+requirements = config["options"]["install_requires"] + config["options.extras_require"]["train"]
+for line in (line.strip() for line in requirements.splitlines()):
+    if ">=" in line and not line.startswith("#"):
         print(line.replace(">=", "==").replace(" ", ""))
