@@ -1,6 +1,6 @@
 """Check that the transformer, the fusion and the pyramid learn by themselves.
 
-    python examples/overfit.py --data HAM10000 --weights resnet18.safetensors --out overfit.json
+    python examples/overfit.py --folder HAM10000 --weights resnet18.safetensors --out overfit.json
 
 The CNN branch is frozen and its last map r4 is zeroed before the head, so that only p4 and P can bring the loss down.
 The training images are as many of each class as there are, so that guessing the commonest class does not help. Their
@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluation import centre_crop, normalize, path_slices, stored_size
-from ham10000 import LABELS, Record, labels_of, load_images, read_records, split_by_lesion
+from engine.build import load_cnn, normalize
+from engine.memory import MemorySamples
+from engine.paths import path_slices
+from readers import DataError, Record, make_split
+from readers.ham10000 import CLASSES, read
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training import load_cnn, lr_factor
 
 import mfsf2
 
@@ -30,7 +32,7 @@ import mfsf2
 def evenly(records: list[Record], number: int, seed: int) -> list[Record]:
     """Draw records, by turns from each class while it lasts."""
     shuffled = random.Random(seed).sample(records, len(records))
-    by_class = [[record for record in shuffled if record.label == label] for label in range(len(LABELS))]
+    by_class = [[record for record in shuffled if record.label == label] for label in range(len(CLASSES))]
     return [record for record in chain.from_iterable(zip_longest(*by_class)) if record is not None][:number]
 
 
@@ -43,7 +45,7 @@ def mean_loss(model: nn.Module, x: Tensor, labels: Tensor) -> float:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description="Overfit a few images without r4 and with the CNN branch frozen.")
-    parser.add_argument("--data", required=True, help="folder of HAM10000 as it is published")
+    parser.add_argument("--folder", required=True, help="folder of HAM10000 as it is published")
     parser.add_argument("--weights", help="safetensors file with timm's resnet18 keys, to start the CNN branch from")
     parser.add_argument("--out", help="JSON file for the figures")
     parser.add_argument("--steps", type=int, default=200)
@@ -56,20 +58,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    model = mfsf2.create_model("mfsf2_tiny_cls", num_classes=len(LABELS), drop_rate=0.0, drop_path_rate=0.0)
-    cfg: Any = model.pretrained_cfg
-    cfg["input_size"] = (3, args.size, args.size)
+    model: Any = mfsf2.create_model("mfsf2_tiny_cls", num_classes=len(CLASSES), drop_rate=0.0, drop_path_rate=0.0)
     try:
-        records = split_by_lesion(read_records(args.data, seed=args.seed), args.seed)["train"]
-        records = evenly(records, args.images, args.seed)
-        x = normalize(centre_crop(load_images(records, stored_size(cfg)), args.size) / 255, cfg)
-    except ValueError as error:
+        records = evenly(make_split(read(args.folder), args.seed)["train"], args.images, args.seed)
+        if args.weights:
+            load_cnn(model, args.weights)
+    except DataError as error:
         raise SystemExit(str(error)) from error
-    labels = labels_of(records)
-    if args.weights:
-        load_cnn(model, args.weights)
+    samples = MemorySamples(records, args.size, False, False, None, torch.device("cpu"))
+    batch = samples.batch([(index, 0) for index in range(len(samples))])
+    x, labels = normalize(batch["image"], model.pretrained_cfg), batch["label"]
     model.to(memory_format=torch.channels_last)
-    cnn: Any = model.encoder.cnn  # type: ignore[union-attr]
+    cnn = model.encoder.cnn
     cnn.requires_grad_(False)
     r4 = path_slices(model)["r4"]
 
@@ -78,15 +78,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         kept[r4] = 0
         return (inputs[0] * kept,)
 
-    model.head.register_forward_pre_hook(zero_r4)  # type: ignore[union-attr]
+    model.head.register_forward_pre_hook(zero_r4)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=args.lr)
     before = mean_loss(model, x, labels)
     for step in range(args.steps):
         model.train()
         cnn.eval()  # its batch norm keeps the statistics that it has
-        optimizer.param_groups[0]["lr"] = args.lr * lr_factor(step / args.steps)
-        batch = torch.randperm(len(labels))[: args.batch_size]
-        loss = F.cross_entropy(model(x[batch]), labels[batch])
+        optimizer.param_groups[0]["lr"] = args.lr * min(1, (step + 1) / 10) * (1 - step / args.steps)
+        drawn = torch.randperm(len(labels))[: args.batch_size]
+        loss = F.cross_entropy(model(x[drawn]), labels[drawn])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

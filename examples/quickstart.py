@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluation import mask_logits
-from ham10000 import CLASS_NAMES, LABELS
+from engine.figures import check_figure
 from PIL import Image
+from readers import DataError
+from readers.ham10000 import CLASSES
+from readers.images import open_mask, open_rgb
 from timm.data import create_transform, resolve_data_config
 from torch.nn import functional as F
 
@@ -40,18 +42,25 @@ def load_network(checkpoint: str | None) -> Any:
     """The network of a folder, or an untrained one of both tasks."""
     if checkpoint is None:
         print(UNTRAINED)
-        return mfsf2.create_model("mfsf2_tiny_clsseg", num_classes=len(LABELS)).eval()
+        untrained: Any = mfsf2.create_model("mfsf2_tiny_clsseg", num_classes=len(CLASSES)).eval()
+        untrained.pretrained_cfg["label_names"] = list(CLASSES)
+        return untrained
+    if Path(checkpoint).is_file():
+        raise SystemExit(f"--checkpoint {checkpoint}: give the folder that holds the network and its config.json")
     try:
-        return mfsf2.create_model(f"local-dir:{checkpoint}").eval()
+        model: Any = mfsf2.create_model(f"local-dir:{checkpoint}").eval()
     except (OSError, ValueError) as error:
         raise SystemExit(f"--checkpoint {checkpoint}: {error}") from error
+    channels = model.pretrained_cfg["input_size"][0]
+    if channels != 3:
+        raise SystemExit(f"--checkpoint {checkpoint}: its network takes {channels} channels, images here have 3")
+    return model
 
 
-def read(path: str, mode: str) -> Image.Image:
+def read(path: str, mask: bool = False) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return image.convert(mode)
-    except OSError as error:
+        return open_mask(path) if mask else open_rgb(path)
+    except (OSError, SyntaxError, ValueError) as error:
         raise SystemExit(f"{path}: not a readable image: {error}") from error
 
 
@@ -62,8 +71,8 @@ def classify(model: Any, image: Image.Image) -> dict[str, float]:
     forward = getattr(model, "forward_logits", model)
     with torch.inference_mode():
         probabilities = forward(transform(image).unsqueeze(0)).softmax(1)[0].tolist()
-    labels = cfg.get("label_names") or LABELS
-    return dict(sorted(zip(labels, probabilities, strict=True), key=lambda pair: -pair[1]))
+    labels = cfg.get("label_names") or [f"class {index}" for index in range(len(probabilities))]
+    return dict(sorted(zip(labels, probabilities), key=lambda pair: -pair[1]))
 
 
 def segment(model: Any, image: Image.Image) -> np.ndarray:
@@ -71,7 +80,8 @@ def segment(model: Any, image: Image.Image) -> np.ndarray:
     data = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
     transform: Any = create_transform(**{**data, "crop_pct": 1.0, "crop_mode": "squash"})
     with torch.inference_mode():
-        logits = mask_logits(model, transform(image).unsqueeze(0))
+        # Of a network of both tasks, the masks alone.
+        logits = getattr(model, "forward_masks", model)(transform(image).unsqueeze(0))
         logits = F.interpolate(logits, size=(image.height, image.width), mode="bilinear")
     return (foreground_probability(logits)[0, 0] > 0.5).numpy()
 
@@ -100,25 +110,30 @@ def draw(
 def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
     """Print the classes of each image with their probabilities, draw the masks; returns the probabilities by label."""
     args = parse_args(argv)
-    if not Path(args.figure).absolute().parent.is_dir():
-        raise SystemExit(f"--figure {args.figure}: no such folder")
-    images = [read(path, "RGB") for path in args.images]
+    try:
+        check_figure(Path(args.figure))
+    except DataError as error:
+        raise SystemExit(f"--figure {error}") from error
+    images = [read(path) for path in args.images]
     truths = [
-        np.array(read(path, "L").resize(image.size, Image.Resampling.NEAREST)) > 127
+        np.array(read(path, mask=True).resize(image.size, Image.Resampling.NEAREST)) > 127
         for path, image in zip(args.masks or (), images)
     ]
     model = load_network(args.checkpoint)
     print("research only, not a diagnostic device")
     results = []
-    if "head" in model.head_names:
+    if "head" in model.head_names and model.num_classes:
         results = [classify(model, image) for image in images]
         for path, ranked in zip(args.images, results):
             print(f"\n{path}")
             for label, probability in ranked.items():
-                print(f"  {probability:6.1%}  {label:<6} {CLASS_NAMES.get(label, '')}".rstrip())
+                print(f"  {probability:6.1%}  {label:<6} {CLASSES.get(label, '')}".rstrip())
     if "mask_head" in model.head_names:
         note = "research only" if args.checkpoint else "UNTRAINED WEIGHTS: means nothing"
-        draw(images, [segment(model, image) for image in images], truths, note, args.figure)
+        masks = [segment(model, image) for image in images]
+        for path, mask in zip(args.images, masks):
+            print(f"\n{path}: {mask.mean():.1%} of it is predicted to be foreground")
+        draw(images, masks, truths, note, args.figure)
     return results
 
 

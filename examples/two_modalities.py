@@ -1,11 +1,11 @@
 """Train ``mfsf2_tiny_rcm_cls`` on generated pairs whose class is decided by both modalities together.
 
-    python examples/two_modalities.py --out runs/pairs --minutes 8
+    python examples/two_modalities.py --out runs/pairs
 
 Each pair is an image with a brown or a blue-grey spot, and a stack of four grey slices with few or many bright discs,
 like cells under a confocal microscope. The class is whether these two agree, blue with many or brown with few; colour
 and number are drawn independently, so either modality alone says nothing about it. The trained network is measured with
-both modalities, with either one alone, and with a mixture; ``history.json``, ``results.json`` and ``curve.png`` go to
+both modalities, with either one alone, and with a mixture; ``history.json``, ``results.json`` and ``curves.png`` go to
 ``--out``, with the network.
 """
 
@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from engine.build import load_cnn
+from engine.run import draw_curves
+from readers import DataError
 from torch import Tensor
 from torch.nn import functional as F
-from training import add_training_arguments, check_training_arguments, draw_curve, fit, load_cnn
 
 import mfsf2
 
 CLASSES = 2
 NUM_SLICES = 4
 TEST_PAIRS = 600
+LOG_EVERY = 100
 
 
 def generate_pairs(n: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,43 +93,68 @@ def measure(model: Any, images: Tensor, stacks: Tensor, labels: Tensor) -> dict[
     return {name: torch.cat(values).float().mean().item() for name, values in right.items()}
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the network of two modalities on generated pairs.")
-    add_training_arguments(parser)
-    parser.set_defaults(minutes=8.0, size=64)
+    parser.add_argument("--out", required=True, help="folder for the network and the results")
+    parser.add_argument("--weights", help="safetensors file with timm's resnet18 keys, to start the CNN branch from")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--size", type=int, default=64, help="height and width of the images")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    check_training_arguments(args)
+    if args.steps < 1 or args.batch_size < 2:
+        parser.error("--steps must be at least 1, --batch-size at least 2")
+    return args
+
+
+def train(model: Any, args: argparse.Namespace) -> list[dict[str, float]]:
+    """Train in place on ever new pairs; returns the logged steps."""
+    generator = torch.Generator().manual_seed(args.seed)
+    held_out = generate_pairs(TEST_PAIRS, args.size, torch.Generator().manual_seed(args.seed + 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.steps, pct_start=0.05)
+    history: list[dict[str, float]] = []
+    losses: list[float] = []
+    for step in range(1, args.steps + 1):
+        model.train()
+        images, stacks, labels = generate_pairs(args.batch_size, args.size, generator)
+        loss = F.cross_entropy(model(normalize(images), normalize(stacks)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if step % LOG_EVERY == 0 or step == args.steps:
+            history.append(dict(step=step, loss=sum(losses) / len(losses), **measure(model, *held_out)))
+            print("  ".join(f"{name} {value:.4g}" for name, value in history[-1].items()), flush=True)
+            losses = []
+    return history
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train and measure; returns the results."""
+    args = parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     model: Any = mfsf2.create_model(
         "mfsf2_tiny_rcm_cls", num_classes=CLASSES, num_slices=NUM_SLICES, drop_path_rate=0.0
     )
     if args.weights:
-        load_cnn(model, args.weights)
-    held_out = {
-        name: generate_pairs(TEST_PAIRS, args.size, torch.Generator().manual_seed(seed))
-        for name, seed in (("val", args.seed + 1), ("test", args.seed + 2))
-    }
-    generator = torch.Generator().manual_seed(args.seed)
-
-    def batch_loss() -> Tensor:
-        images, stacks, labels = generate_pairs(args.batch_size, args.size, generator)
-        return F.cross_entropy(model(normalize(images), normalize(stacks)), labels)
-
-    history = fit(model, args, batch_loss, lambda: measure(model, *held_out["val"]))
-    results = dict(
-        test=measure(model, *held_out["test"]),
-        chance=1 / CLASSES,
-        steps=int(history["train"][-1]["step"]),
-        minutes=history["train"][-1]["minutes"],
-        size=args.size,
-        seed=args.seed,
-    )
+        try:
+            load_cnn(model, args.weights)
+        except DataError as error:
+            raise SystemExit(str(error)) from error
+    history = train(model, args)
+    test = generate_pairs(TEST_PAIRS, args.size, torch.Generator().manual_seed(args.seed + 2))
+    results = dict(test=measure(model, *test), chance=1 / CLASSES, steps=args.steps, size=args.size, seed=args.seed)
     out = Path(args.out)
     mfsf2.save_pretrained(model, out)
     (out / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    draw_curve(history, dict.fromkeys(results["test"], 1 / CLASSES), out / "curve.png")
+    draw_curves(history, list(results["test"]), out / "curves.png", over="step")
     print(json.dumps(results, indent=2))
     return results
 

@@ -1,0 +1,59 @@
+"""Checkpoints of a training, written so that a killed run or a full disk leaves the last good one."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from readers import DataError
+
+__all__ = ["load_checkpoint", "save_checkpoint", "write_text"]
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write beside the old file, then take its place.
+
+    Raises:
+        DataError: the disk is full, or the like; the old file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch reports a file that it cannot write as a RuntimeError.
+        raise DataError(f"{path} could not be written: {error}; the one before it is as it was") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what :func:`save_checkpoint` wrote; tensors and plain values only, no code is run.
+
+    Raises:
+        DataError: not a checkpoint.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DataError(f"resume: {path} cannot be read: {error}") from error
+    return state
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file beside the old one, then take its place.
+
+    Raises:
+        DataError: the disk is full, or the like; the old file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} could not be written: {error}; the one before it is as it was") from error
+    finally:
+        temporary.unlink(missing_ok=True)

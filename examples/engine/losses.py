@@ -1,0 +1,64 @@
+"""Losses of classes and of masks."""
+
+from typing import Any
+
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import Config
+from .data import Batch
+
+__all__ = ["Learner", "class_weights"]
+
+
+def class_weights(counts: Tensor) -> Tensor:
+    """Weights inverse to the classes' frequencies, of mean 1 over the images."""
+    counts = counts.float().clamp(min=1)
+    return counts.sum() / (len(counts) * counts)
+
+
+class Learner(nn.Module):
+    """A network with its loss, so that the two are one module for several processes.
+
+    Classes: cross-entropy. Masks: Dice and cross-entropy (MONAI's) of the finest logit map, and of the coarser ones,
+    resized to the masks, as deep supervision.
+
+    Args:
+        network: what is trained.
+        config: the training's.
+        counts: training images of each class; None without classes.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, network: nn.Module, config: Config, counts: Tensor | None) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+        weigh = counts is not None and config.loss.balance == "loss"
+        self.register_buffer("weight", class_weights(counts) if weigh and counts is not None else None)
+        self.dice_and_entropy = DiceCELoss(sigmoid=True)
+
+    def forward(self, batch: Batch, targets: Tensor | None) -> Tensor:
+        """The loss on a batch of normalised images; ``targets`` are class indices or, mixed, probabilities."""
+        network: Any = self.network
+        if self.config.task == "seg":
+            return self.mask_loss(network.deep_logits(batch["image"]), batch["mask"])
+        if self.config.task == "clsseg":
+            logits, deep = network.forward_deep(batch["image"])
+            masks = self.config.loss.mask_weight * self.mask_loss(deep, batch["mask"])
+            return self.class_loss(logits, targets) + masks
+        inputs = (batch["image"], batch["stack"]) if self.config.task == "rcm_cls" else (batch["image"],)
+        return self.class_loss(network(*inputs), targets)
+
+    def class_loss(self, logits: Tensor, targets: Any) -> Tensor:
+        return F.cross_entropy(logits.float(), targets, self.weight, label_smoothing=self.config.loss.smoothing)
+
+    def mask_loss(self, deep: list[Tensor], masks: Tensor) -> Tensor:
+        losses = [
+            self.dice_and_entropy(F.interpolate(logits.float(), size=masks.shape[2:], mode="bilinear"), masks)
+            for logits in deep
+        ]
+        return losses[-1] + self.config.loss.deep * torch.stack(losses[:-1]).mean()

@@ -1,0 +1,189 @@
+"""Measure a trained network on a data set.
+
+    python examples/evaluate.py --checkpoint runs/ham10000/best --data ham10000 --folder HAM10000 \
+        --split runs/ham10000/split.json --out runs/ham10000/test
+    accelerate launch examples/evaluate.py ...
+
+``--out`` receives ``results.json``, ``predictions.csv`` and, for classes, ``confusion.png`` and ``reliability.png``.
+The temperature is fitted on the validation part of the split. Images that the network was trained or chosen on, by
+their hashed names, are left out, and their number is printed. Intervals are 95 % bootstrap intervals over lesions (or
+what the data set has as groups). Masks are measured on their own grid, beside one fixed mask for all images.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from engine.baseline import fixed_mask_dice
+from engine.figures import draw_confusion, draw_reliability
+from engine.inference import Prediction, load_network, predict_records, task_of
+from engine.measures import bootstrap, classification_measures, confusion, fit_temperature, reliability, summary
+from jsonargparse import auto_cli
+from readers import DataError, Dataset, Record, check_files, load_split, read_dataset, without_overlap
+from torch import Tensor
+
+
+def evaluate(
+    checkpoint: str,
+    data: Literal["ham10000", "isic2018", "isic2019", "kvasir", "psinkd"],
+    folder: str,
+    out: str,
+    split: str | None = None,
+    part: Literal["train", "val", "test"] = "test",
+    rounds: int = 1000,
+    device: Literal["auto", "cpu"] = "auto",
+) -> dict[str, Any]:
+    """Measure a trained network. Research only.
+
+    Args:
+        checkpoint: folder of the network, ``best`` of a run.
+        data: the data set.
+        folder: where it lies.
+        out: folder for the results.
+        split: the split of the run, ``split.json``; without one all images are measured.
+        part: which part of the split.
+        rounds: samples of the bootstrap.
+        device: ``auto`` takes an accelerator where there is one.
+    """
+    try:
+        accelerator = Accelerator(cpu=device == "cpu")
+        network = load_network(checkpoint)
+        dataset = read_dataset(data, folder, masks=task_of(network) in ("seg", "clsseg"))
+        parts = load_split(split, dataset) if split is not None else {str(part): dataset.records}
+        check_labels(network, dataset)
+        records = left_over(network, parts, part, accelerator.is_main_process)
+        check_files(records)
+        predictions = predict_records(network, records, accelerator)
+        temperature = 1.0
+        if predictions[0].logits and part != "val" and "val" in parts:
+            temperature = temperature_of(predict_records(network, parts["val"], accelerator), parts["val"])
+        if not accelerator.is_main_process:
+            return {}
+        results = measure(predictions, records, dataset.labels, temperature, rounds)
+        results |= {"checkpoint": checkpoint, "data": data, "part": part if split else "all"}
+        if predictions[0].dice is not None and "train" in parts:
+            results["fixed_mask_dice"] = fixed_mask_dice(parts["train"], records)
+        write(Path(out), results, predictions, records, dataset.labels)
+        return results
+    except (DataError, OSError) as error:
+        raise SystemExit(str(error)) from error
+
+
+def check_labels(network: Any, dataset: Dataset) -> None:
+    """Check that the network's classes are the data set's."""
+    names = network.pretrained_cfg.get("label_names")
+    if task_of(network) != "seg" and (not dataset.labels or (names and list(names) != dataset.labels)):
+        raise DataError(f"the network tells {names} apart, {dataset.name} has the classes {dataset.labels}")
+
+
+def left_over(network: Any, parts: dict[str, list[Record]], part: str, report: bool) -> list[Record]:
+    """The records of a part that the network was neither trained nor chosen on, unless it is that very part."""
+    cfg = network.pretrained_cfg
+    seen = [("train", "trained_on"), ("val", "chosen_on")]
+    left = without_overlap(parts[part], [name for own, key in seen if own != part for name in cfg.get(key, ())])
+    if report:
+        dropped = len(parts[part]) - len(left)
+        print(f"{dropped} of {len(parts[part])} images left out: the network was trained or chosen on them")
+    if not left:
+        raise DataError("no image is left to measure: the network was trained or chosen on all of them")
+    return left
+
+
+def temperature_of(predictions: list[Prediction], records: Sequence[Record]) -> float:
+    return fit_temperature(torch.tensor([p.logits for p in predictions]), torch.tensor([r.label for r in records]))
+
+
+def measure(
+    predictions: list[Prediction], records: Sequence[Record], names: list[str], temperature: float, rounds: int
+) -> dict[str, Any]:
+    """All measures with their intervals."""
+    groups = [record.group for record in records]
+    results: dict[str, Any] = {"images": len(records), "groups": len(set(groups)), "intervals": {}}
+    if predictions[0].logits:
+        logits, labels = torch.tensor([p.logits for p in predictions]), torch.tensor([r.label for r in records])
+        results |= classification_measures(logits, labels, names, temperature)
+        probabilities = logits.softmax(1)
+        results["intervals"] |= bootstrap(lambda at: summary(probabilities[at], labels[at]), groups, rounds)
+    if predictions[0].dice is not None:
+        overlap = {name: torch.tensor([getattr(p, name) for p in predictions]) for name in ("dice", "iou")}
+        results |= {name: values.mean().item() for name, values in overlap.items()}
+
+        def means(at: Tensor) -> dict[str, float]:
+            return {name: values[at].mean().item() for name, values in overlap.items()}
+
+        results["intervals"] |= bootstrap(means, groups, rounds)
+    return results
+
+
+def write(
+    out: Path,
+    results: dict[str, Any],
+    predictions: list[Prediction],
+    records: Sequence[Record],
+    names: list[str],
+) -> None:
+    """All files, and a printed summary."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_predictions(out / "predictions.csv", predictions, records, names)
+    if predictions[0].logits:
+        draw_classes(out, predictions, records, names, results["temperature"])
+    print_results(results)
+
+
+def write_predictions(path: Path, predictions: list[Prediction], records: Sequence[Record], names: list[str]) -> None:
+    """A line an image: label and probabilities, Dice and IoU, what there is of them."""
+    with_classes, with_masks = bool(predictions[0].logits), predictions[0].dice is not None
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", *(["label", *names] if with_classes else []), *(["dice", "iou"] if with_masks else [])])
+        for prediction, record in zip(predictions, records):
+            row: list[Any] = [prediction.id]
+            if with_classes:
+                probabilities = torch.tensor(prediction.logits).softmax(0).tolist()
+                row += [names[record.label or 0], *(f"{value:.6f}" for value in probabilities)]
+            if with_masks:
+                row += [f"{prediction.dice:.6f}", f"{prediction.iou:.6f}"]
+            writer.writerow(row)
+
+
+def draw_classes(
+    out: Path, predictions: list[Prediction], records: Sequence[Record], names: list[str], temperature: float
+) -> None:
+    """Confusion matrix, and confidence beside accuracy."""
+    logits, labels = torch.tensor([p.logits for p in predictions]), torch.tensor([r.label for r in records])
+    draw_confusion(confusion(logits, labels), names, out / "confusion.png")
+    curves = {"as it is": reliability(logits.softmax(1), labels)}
+    if temperature != 1:
+        curves[f"temperature {temperature:.2f}"] = reliability((logits / temperature).softmax(1), labels)
+    draw_reliability(curves, out / "reliability.png")
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """Measures with their intervals, and the table of classes."""
+    for name, (low, high) in results["intervals"].items():
+        print(f"{name:<20} {results[name]:.4f}  ({low:.4f} to {high:.4f})")
+    if "fixed_mask_dice" in results:
+        print(f"{'fixed mask, Dice':<20} {results['fixed_mask_dice']:.4f}")
+    if "ece" in results:
+        fitted = f"{results['ece_with_temperature']:.4f} with temperature {results['temperature']:.2f}"
+        print(f"{'ECE':<20} {results['ece']:.4f}, {fitted}")
+    for name, value in results.get("melanoma", {}).items():
+        print(f"melanoma {name} {value:.4f}")
+    for name, row in results.get("per_class", {}).items():
+        cells = [f"{key} {'-' if v is None else format(v, '.3f')}" for key, v in row.items() if key != "images"]
+        print(f"{name:<8} {row['images']:>6} images  {'  '.join(cells)}")
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """The command line."""
+    results: dict[str, Any] = auto_cli(evaluate, args=None if argv is None else list(argv), as_positional=False)
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Every configuration, trained on synthetic data in its layout; then evaluate.py, predict.py and visualize.py."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import numpy as np
+import predict
+import pytest
+import torch
+import visualize
+import yaml
+from PIL import Image
+from readers import ham10000, hash_id, isic2018, isic2019
+from runs import CONFIGS, SETTINGS, Run, data_of
+
+import mfsf2
+
+FILES = {"config.yaml", "split.json", "environment.json", "log.txt", "curves.png", "results.json", "last.pt", "best"}
+Results = dict[str, Any]
+
+
+def evaluation(config: str, folder: Path, data: Path, out: Path, *more: str) -> Results:
+    name = data_of(config)
+    fixed = ["--checkpoint", str(folder / "best"), "--data", name, "--folder", str(data), "--out", str(out)]
+    split = [] if "--split" in more else ["--split", str(folder / "split.json")]
+    return evaluate.main([*fixed, *split, "--rounds", "20", "--device", "cpu", *more])
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_train_and_evaluate(
+    config: str, run: Run, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = run(config), folders[data_of(config)]
+    names = {path.name for path in folder.iterdir()}
+    assert names >= FILES and not any(name.endswith(".tmp") for name in names)
+    written = yaml.safe_load((folder / "config.yaml").read_text())
+    assert written["input_size"] == 32 and written["task"] == SETTINGS[config]["task"]
+    assert {"torch", "timm", "monai"} <= set(json.loads((folder / "environment.json").read_text()))
+    assert "groups (" in (folder / "log.txt").read_text()
+
+    network: Any = mfsf2.create_model(f"local-dir:{folder / 'best'}")
+    parts = json.loads((folder / "split.json").read_text())["parts"]
+    assert network.pretrained_cfg["trained_on"] == sorted(map(hash_id, parts["train"]))
+    assert list(network.pretrained_cfg["input_size"]) == [3, 32, 32]
+
+    results = evaluation(config, folder, data, tmp_path)
+    assert f"0 of {len(parts['test'])} images left out" in capsys.readouterr().out
+    assert results["images"] == len(parts["test"])
+    expected = {"seg": {"dice", "iou"}, "clsseg": {"dice", "auc"}}.get(written["task"], {"auc", "macro_f1"})
+    assert expected <= set(results["intervals"]) and expected <= set(results)
+    for name, (low, high) in results["intervals"].items():
+        assert 0 <= low <= high <= 1, name
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(results))
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == (set() if written["task"] == "seg" else {"confusion.png", "reliability.png"})
+    if "seg" in written["task"]:
+        assert 0.2 < results["fixed_mask_dice"] < 1
+    if written["task"] != "seg":
+        assert set(results["melanoma"]) == {"sensitivity_at_90%_specificity", "sensitivity_at_95%_specificity"}
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == parts["test"]
+
+
+def test_overlap_is_left_out(
+    run: Run, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ISIC 2018's synthetic images bear the names of HAM10000's, as some of the real ones do."""
+    folder = run("ham10000_seg")
+    parts = json.loads((folder / "split.json").read_text())["parts"]
+    names = {path.stem for path in (folders["isic2018"] / "ISIC2018_Task1-2_Training_Input").iterdir()}
+    shared = names & {*parts["train"], *parts["val"]}
+    assert shared and names - shared
+    fixed = ["--checkpoint", str(folder / "best"), "--data", "isic2018", "--folder", str(folders["isic2018"])]
+    results = evaluate.main([*fixed, "--out", str(tmp_path), "--rounds", "5", "--device", "cpu"])
+    assert results["images"] == len(names - shared)
+    assert f"{len(shared)} of {len(names)} images left out" in capsys.readouterr().out
+
+
+def predicted(folder: Path) -> list[dict[str, str]]:
+    with (folder / "predictions.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_predict(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    images = sorted((folders["kvasir"] / "images").iterdir())[:3]
+    options = ["--out", str(tmp_path / "seg"), "--device", "cpu"]
+    predict.main(["--checkpoint", str(run("kvasir_seg") / "best"), "--images", *map(str, images), *options])
+    rows = predicted(tmp_path / "seg")
+    assert [row["id"] for row in rows] == [image.stem for image in images]
+    for image, row in zip(images, rows):
+        with Image.open(image) as picture, Image.open(tmp_path / "seg" / f"{image.stem}_mask.png") as mask:
+            assert mask.size == picture.size and set(np.unique(np.array(mask))) <= {0, 255}
+            assert float(row["foreground"]) == pytest.approx((np.array(mask) > 0).mean(), abs=1e-6)
+    source = folders["ham10000"] / ham10000.IMAGE_FOLDERS[0]
+    options = ["--out", str(tmp_path / "both"), "--device", "cpu"]
+    predict.main(["--checkpoint", str(run("ham10000_clsseg") / "best"), "--images", str(source), *options])
+    rows = predicted(tmp_path / "both")
+    assert len(rows) == len(list(source.iterdir())) == len(list((tmp_path / "both").glob("*_mask.png")))
+    for row in rows:
+        probabilities = {name: float(row[name]) for name in ham10000.CLASSES}
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert row["predicted"] == max(probabilities, key=probabilities.__getitem__)
+
+
+def test_predict_with_and_without_stacks(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    data = folders["psinkd"]
+    stacks = tmp_path / "stacks"
+    stacks.mkdir()
+    names = sorted(path.stem for path in (data / "dermoscopy").iterdir())[:2]
+    for number in range(1, 5):
+        (stacks / f"{names[0]}_{number}.png").write_bytes((data / "rcm" / f"{names[0]}_{number}.png").read_bytes())
+    images = [str(data / "dermoscopy" / f"{name}.jpg") for name in names]
+    fixed = ["--checkpoint", str(run("psinkd_rcm_cls") / "best"), "--images", *images, "--device", "cpu"]
+    predict.main([*fixed, "--out", str(tmp_path / "with"), "--stacks", str(stacks)])
+    predict.main([*fixed, "--out", str(tmp_path / "without")])
+    both, alone = predicted(tmp_path / "with"), predicted(tmp_path / "without")
+    assert both[0] != alone[0] and both[1] == alone[1]
+    (stacks / f"{names[0]}_4.png").unlink()
+    with pytest.raises(SystemExit, match=rf"stacks: {names[0]} has 3 slices, the network takes 4"):
+        predict.main([*fixed, "--out", str(tmp_path / "with"), "--stacks", str(stacks)])
+
+
+def test_visualize(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    data = folders["ham10000"]
+    images = sorted((data / ham10000.IMAGE_FOLDERS[0]).iterdir())[:2]
+    masks = [data / ham10000.MASK_FOLDER / f"{image.stem}_segmentation.png" for image in images]
+    networks = [str(run(name) / "best") for name in ("ham10000_cls", "ham10000_clsseg")]
+    pictures = ["--images", *map(str, images)]
+    visualize.main(["gradcam", "--checkpoints", *networks, *pictures, "--out", str(tmp_path / "gradcam.png")])
+    segmenters = [networks[1], str(run("ham10000_seg") / "best")]
+    more = ["--masks", *map(str, masks), "--titles", "both", "one"]
+    visualize.main(["contours", "--checkpoints", *segmenters, *pictures, *more, "--out", str(tmp_path / "c.png")])
+    with Image.open(tmp_path / "gradcam.png") as figure:
+        assert figure.width > figure.height > 400
+    pixels = np.array(Image.open(tmp_path / "c.png").convert("RGB")).astype(int)
+    green = (pixels[..., 1] > 200) & (pixels[..., 0] < 60) & (pixels[..., 2] < 60)
+    third = pixels.shape[1] // 3
+    assert all(green[:, start : start + third].any() for start in (0, third, 2 * third))
+
+
+IMAGES = {
+    "ham10000_cls": ham10000.IMAGE_FOLDERS[0],
+    "isic2019_cls": isic2019.IMAGE_FOLDER,
+    "isic2018_seg": isic2018.IMAGE_FOLDER,
+    "kvasir_seg": "images",
+    "psinkd_rcm_cls": "dermoscopy",
+}
+
+
+@pytest.mark.parametrize("config", IMAGES)
+def test_predict_and_visualize_on_each_data_set(
+    config: str, run: Run, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    data, best = folders[data_of(config)], str(run(config) / "best")
+    images = sorted((data / IMAGES[config]).iterdir())
+    predict.main(["--checkpoint", best, "--images", str(images[0].parent), "--out", str(tmp_path), "--device", "cpu"])
+    assert [row["id"] for row in predicted(tmp_path)] == [image.stem for image in images]
+    figure = "contours" if config.endswith("seg") else "gradcam"
+    visualize.main([figure, "--checkpoints", best, "--images", *map(str, images[:2]), "--out", str(tmp_path / "a.png")])
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 400
+
+
+def test_class_activation_is_the_gradient(run: Run, folders: dict[str, Path]) -> None:
+    """Against the definition: finite differences of the logit along each channel of the fused map."""
+    network = visualize.load_with(str(run("ham10000_cls") / "best"), "head").double()
+    image = next((folders["ham10000"] / ham10000.IMAGE_FOLDERS[0]).iterdir())
+    x = visualize.prepare_image(image, network).double()
+    heat, label, _ = visualize.class_activation(network, x, 3)
+    stage = network.encoder.fusion.stages[3]
+    kept: list[torch.Tensor] = []
+    with stage.register_forward_hook(lambda _m, _i, output: kept.append(output)):
+        base = network(x)[0, label].item()
+    weights = []
+    for channel in range(kept[0].shape[1]):
+        change = torch.zeros_like(kept[0])
+        change[:, channel] = 1e-5
+        with stage.register_forward_hook(lambda _m, _i, output, c=change: output + c):
+            weights.append((network(x)[0, label].item() - base) / 1e-5)
+    expected = (torch.tensor(weights, dtype=torch.float64).view(-1, 1, 1) * kept[0][0]).sum(0).relu()
+    torch.testing.assert_close(heat, (expected / expected.amax().clamp(min=1e-12)).detach(), atol=1e-3, rtol=1e-3)
