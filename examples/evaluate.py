@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from engine.baseline import fixed_mask_dice
+from engine.checkpoint import check_folder
 from engine.figures import draw_confusion, draw_reliability
 from engine.inference import Prediction, load_network, predict_records, task_of
 from engine.measures import bootstrap, classification_measures, confusion, fit_temperature, reliability, summary
@@ -50,6 +51,7 @@ def evaluate(
         device: ``auto`` takes an accelerator where there is one.
     """
     try:
+        check_folder(Path(out))
         accelerator = Accelerator(cpu=device == "cpu")
         network = load_network(checkpoint)
         dataset = read_dataset(data, folder, masks=task_of(network) in ("seg", "clsseg"))
@@ -94,7 +96,13 @@ def left_over(network: Any, parts: dict[str, list[Record]], part: str, report: b
 
 
 def temperature_of(predictions: list[Prediction], records: Sequence[Record]) -> float:
-    return fit_temperature(torch.tensor([p.logits for p in predictions]), torch.tensor([r.label for r in records]))
+    return fit_temperature(*logits_and_labels(predictions, records))
+
+
+def logits_and_labels(predictions: list[Prediction], records: Sequence[Record]) -> tuple[Tensor, Tensor]:
+    """Logits ``(N, classes)`` and class indices ``(N,)``."""
+    logits = torch.tensor([prediction.logits for prediction in predictions])
+    return logits, torch.tensor([record.label for record in records])
 
 
 def measure(
@@ -104,7 +112,7 @@ def measure(
     groups = [record.group for record in records]
     results: dict[str, Any] = {"images": len(records), "groups": len(set(groups)), "intervals": {}}
     if predictions[0].logits:
-        logits, labels = torch.tensor([p.logits for p in predictions]), torch.tensor([r.label for r in records])
+        logits, labels = logits_and_labels(predictions, records)
         results |= classification_measures(logits, labels, names, temperature)
         probabilities = logits.softmax(1)
         results["intervals"] |= bootstrap(lambda at: summary(probabilities[at], labels[at]), groups, rounds)
@@ -155,7 +163,7 @@ def draw_classes(
     out: Path, predictions: list[Prediction], records: Sequence[Record], names: list[str], temperature: float
 ) -> None:
     """Confusion matrix, and confidence beside accuracy."""
-    logits, labels = torch.tensor([p.logits for p in predictions]), torch.tensor([r.label for r in records])
+    logits, labels = logits_and_labels(predictions, records)
     draw_confusion(confusion(logits, labels), names, out / "confusion.png")
     curves = {"as it is": reliability(logits.softmax(1), labels)}
     if temperature != 1:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from engine.checkpoint import check_folder
 from engine.inference import Prediction, load_network, predict_records, task_of
 from jsonargparse import ArgumentParser
 from PIL import Image
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> list[Prediction]:
     """Predict; returns what was predicted, in the order of the images."""
     args = make_parser().parse_args(argv)
     try:
+        check_folder(Path(args.out))
         accelerator = Accelerator(cpu=args.device == "cpu")
         network = load_network(args.checkpoint)
         paths = find_images(args.images)

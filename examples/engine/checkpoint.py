@@ -7,7 +7,18 @@ from typing import Any
 import torch
 from readers import DataError
 
-__all__ = ["load_checkpoint", "save_checkpoint", "write_text"]
+__all__ = ["check_folder", "load_checkpoint", "save_checkpoint", "write_text"]
+
+
+def check_folder(folder: Path) -> None:
+    """Check, before anything slow, that files can be written into a folder, which may be yet to be made.
+
+    Raises:
+        DataError: names what is in the way.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise DataError(f"out={folder}: {there} is not a folder that can be written to")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The configuration of a training, typed: what the YAML files in ``configs/`` and the command line may hold."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -156,49 +157,54 @@ class Config:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        optim, loss, augment = self.optim, self.loss, self.augment
         for name, value, least in [
             ("input_size", self.input_size, 29),
-            ("optim.epochs", self.optim.epochs, 1),
-            ("optim.batch_size", self.optim.batch_size, 2),
-            ("optim.accumulate", self.optim.accumulate, 1),
+            ("seed", self.seed, 0),
+            ("optim.epochs", optim.epochs, 1),
+            ("optim.batch_size", optim.batch_size, 2),
+            ("optim.accumulate", optim.accumulate, 1),
+            ("optim.patience", optim.patience, 0),
+            ("optim.warmup_epochs", optim.warmup_epochs, 0),
+            ("optim.weight_decay", optim.weight_decay, 0),
             ("data.workers", self.data.workers, 0),
+            ("loss.mask_weight", loss.mask_weight, 0),
+            ("loss.deep", loss.deep, 0),
+            ("augment.mixup", augment.mixup, 0),
         ]:
-            if value < least:
+            if not least <= value < math.inf:
                 raise ValueError(f"{name}={value} must be at least {least}")
-        for name, number in [
-            ("optim.lr", self.optim.lr),
-            ("optim.clip", self.optim.clip),
-            ("optim.cnn_lr_scale", self.optim.cnn_lr_scale),
+        for name, value in [("lr", optim.lr), ("clip", optim.clip), ("cnn_lr_scale", optim.cnn_lr_scale)]:
+            if not 0 < value < math.inf:
+                raise ValueError(f"optim.{name}={value} must be above 0")
+        for name, value in [
+            ("loss.smoothing", loss.smoothing),
+            ("model.withhold", self.model.withhold),
+            ("optim.ema_decay", optim.ema_decay),
+            ("augment.stretch", augment.stretch),
+            ("augment.shift", augment.shift),
+            ("augment.colour", augment.colour),
         ]:
-            if number <= 0:
-                raise ValueError(f"{name}={number} must be above 0")
-        for name, number in [
-            ("optim.weight_decay", self.optim.weight_decay),
-            ("optim.warmup_epochs", self.optim.warmup_epochs),
-            ("optim.patience", self.optim.patience),
-            ("loss.mask_weight", self.loss.mask_weight),
-            ("loss.deep", self.loss.deep),
-        ]:
-            if number < 0:
-                raise ValueError(f"{name}={number} must be at least 0")
-        if not 0 <= self.loss.smoothing < 1 or not 0 <= self.model.withhold < 1:
-            raise ValueError(
-                f"loss.smoothing={self.loss.smoothing} and model.withhold={self.model.withhold} must be from 0 to "
-                "below 1"
-            )
-        low, high = self.augment.scale
-        if not 0 < low <= high:
+            if not 0 <= value < 1:
+                raise ValueError(f"{name}={value} must be from 0 to below 1")
+        if not 0 < optim.layer_decay <= 1:
+            raise ValueError(f"optim.layer_decay={optim.layer_decay} must be above 0 to 1")
+        low, high = augment.scale
+        if not 0 < low <= high < math.inf:
             raise ValueError(f"augment.scale={[low, high]} must be two numbers above 0, the smaller one first")
-        if self.model.withhold and self.task != "cls":
-            raise ValueError(f"model.withhold={self.model.withhold} must be 0 for all tasks but cls")
-        if not 0 <= self.optim.ema_decay < 1 or not 0 < self.optim.layer_decay <= 1:
-            raise ValueError(
-                f"optim.ema_decay={self.optim.ema_decay} must be from 0 to below 1, "
-                f"optim.layer_decay={self.optim.layer_decay} above 0 to 1"
-            )
-        if self.augment.mixup < 0 or (self.augment.mixup and self.task != "cls"):
-            raise ValueError(f"augment.mixup={self.augment.mixup} must be at least 0, and 0 for all tasks but cls")
+        for name, value in [("augment.mixup", augment.mixup), ("model.withhold", self.model.withhold)]:
+            if value and self.task != "cls":
+                raise ValueError(f"{name}={value} must be 0 for all tasks but cls")
         _check_task(self.task, self.data.name)
+        paths: list[tuple[Any, list[str]]] = [
+            (self, ["out"]),
+            (self.data, ["folder", "split"]),
+            (self.model, ["checkpoint", "cnn_weights"]),
+        ]
+        for part, names in paths:
+            for name in names:
+                if getattr(part, name) is not None:
+                    setattr(part, name, str(Path(getattr(part, name)).expanduser()))
 
     @property
     def network(self) -> str:

@@ -154,6 +154,10 @@ class Trainer:
                     self.ema.update(self.network, step=step)
             total += loss.detach()
         mean: Tensor = accelerator.reduce(total / len(self.sampler), "mean")
+        if not mean.isfinite():
+            raise DataError(
+                f"the loss of epoch {epoch + 1} is {mean.item()}: try a lower optim.lr, or a longer warm-up"
+            )
         return mean.item()
 
     @property

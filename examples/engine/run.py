@@ -11,7 +11,7 @@ import torch
 import yaml
 from readers import DataError, Dataset, Record, save_split
 
-from .checkpoint import write_text
+from .checkpoint import check_folder, write_text
 from .config import Config, config_dict
 
 __all__ = ["RunFolder", "check_run", "differing_fields", "draw_curves", "environment"]
@@ -64,6 +64,7 @@ def check_run(config: Config) -> None:
         DataError: the folder holds a run already, or none to go on with, or one of another configuration.
     """
     folder = Path(config.out)
+    check_folder(folder)
     last = folder / "last.pt"
     if config.resume:
         absent = [name for name in ("last.pt", "config.yaml", "split.json") if not (folder / name).is_file()]

@@ -99,6 +99,12 @@ def test_bad_data(change: Callable[[Path], None], message: str, ham: Path, tmp_p
     check_refused(message, ham, tmp_path / "out")
 
 
+def test_a_loss_that_is_no_number_ends_the_training(lesions: Path, tmp_path: Path) -> None:
+    given = arguments("ham10000_clsseg", lesions, tmp_path / "out", "--optim.lr", "1e30", "--optim.epochs", "3")
+    with pytest.raises(SystemExit, match=r"the loss of epoch \d is .*: try a lower optim\.lr"):
+        train.main(given)
+
+
 def test_folders_and_splits(lesions: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     check_refused(r"is not the folder of .*it does not exist or is empty", tmp_path / "none", out)
@@ -108,6 +114,8 @@ def test_folders_and_splits(lesions: Path, trained: Path, tmp_path: Path) -> Non
     check_refused(message, polyps, out, *split, config="kvasir_seg")
     other = write_dataset("ham10000", tmp_path / "other", lesions=2)
     check_refused(r"is of other images: \d+ of its 28 are not here", other, out, *split)
+    (tmp_path / "file").touch()
+    check_refused("file is not a folder that can be written to", lesions, tmp_path / "file" / "run")
     check_refused("no such split file", lesions, out, "--data.split", str(tmp_path / "none.json"))
     few = write_dataset("kvasir", tmp_path / "few", lesions=1)
     for path in sorted((few / "images").iterdir())[1:]:
@@ -140,7 +148,11 @@ def test_resume(lesions: Path, trained: Path, tmp_path: Path) -> None:
         (["--optim.lr", "-1"], "optim.lr=-1.0 must be above 0"),
         (["--optim.ema_decay", "1"], "optim.ema_decay=1.0 must be from 0 to below 1"),
         (["--augment.scale", "[1.2, 0.8]"], "the smaller one first"),
-        (["--augment.mixup", "0.2"], "augment.mixup=0.2 must be at least 0, and 0 for all tasks but cls"),
+        (["--augment.mixup", "0.2"], "augment.mixup=0.2 must be 0 for all tasks but cls"),
+        (["--optim.lr", ".nan"], "optim.lr=nan must be above 0"),
+        (["--optim.weight_decay", ".inf"], "optim.weight_decay=inf must be at least 0"),
+        (["--augment.colour", "1.5"], "augment.colour=1.5 must be from 0 to below 1"),
+        (["--optim.layer_decay", "0"], "optim.layer_decay=0.0 must be above 0 to 1"),
         (["--model.withhold", "0.5"], "model.withhold=0.5 must be 0 for all tasks but cls"),
         (["--loss.deep", "-1"], "loss.deep=-1.0 must be at least 0"),
         (["--data.name", "kvasir"], "task=clsseg cannot be learned from kvasir"),
@@ -154,6 +166,11 @@ def test_arguments(
         train.main(arguments("ham10000_clsseg", lesions, tmp_path / "out", *given))
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_home_folder(lesions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(lesions.parent))
+    train.main(arguments("ham10000_cls", Path("~") / lesions.name, tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -244,6 +261,18 @@ def test_evaluate(lesions: Path, trained: Path, tmp_path: Path) -> None:
     network.pretrained_cfg["trained_on"] = [hash_id(name) for part in parts.values() for name in part]
     mfsf2.save_pretrained(network, tmp_path / "seen")
     check("no image is left to measure", tmp_path / "seen", "ham10000", lesions)
+    given = [
+        "--checkpoint",
+        str(best),
+        "--data",
+        "ham10000",
+        "--folder",
+        str(lesions),
+        "--out",
+        str(lesions / METADATA[0]),
+    ]
+    with pytest.raises(SystemExit, match="is not a folder that can be written to"):
+        evaluate.main(given)
     check("no such split file", best, "ham10000", lesions, "--split", str(tmp_path / "none.json"))
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(
