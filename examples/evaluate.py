@@ -77,8 +77,12 @@ def evaluate(
 
 def check_labels(network: Any, dataset: Dataset) -> None:
     """Check that the network's classes are the data set's."""
+    if task_of(network) == "seg":
+        return
+    if not dataset.labels:
+        raise DataError(f"{dataset.name} has no classes, which this network predicts: use ham10000, isic2019 or psinkd")
     names = network.pretrained_cfg.get("label_names")
-    if task_of(network) != "seg" and (not dataset.labels or (names and list(names) != dataset.labels)):
+    if names and list(names) != dataset.labels:
         raise DataError(f"the network tells {names} apart, {dataset.name} has the classes {dataset.labels}")
 
 

@@ -251,6 +251,8 @@ def test_evaluate(lesions: Path, trained: Path, tmp_path: Path) -> None:
     challenge = write_dataset("isic2019", tmp_path / "isic", lesions=1)
     check("checkpoint .*absent", tmp_path / "absent", "ham10000", lesions)
     check("isic2019 has no masks", best, "isic2019", challenge)
+    polyps = write_dataset("kvasir", tmp_path / "polyps", lesions=1)
+    check("kvasir has no classes, which this network predicts", best, "kvasir", polyps)
     parts = json.loads((trained / "split.json").read_text())["parts"]
     network: Any = mfsf2.create_model("mfsf2_tiny_cls", num_classes=8)
     mfsf2.save_pretrained(network, tmp_path / "eight", list("abcdefgh"))
