@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from .models.base import MFSF2Network
+from .models.base import LABEL_KEYS, MFSF2Network
 from .models.rcm import MFSF2RCMClassifier
 from .models.variants import BACKBONES_TAG, VARIANTS, Variant
 from .weights.load import load_weights
@@ -161,7 +161,7 @@ def build_network(
     if pretrained_backbones:
         _warn_untrained(architecture, variant, model.head_names)
     if model.num_classes != cfg["num_classes"]:
-        cfg = {key: value for key, value in cfg.items() if key not in ("label_names", "label_descriptions")}
+        cfg = {key: value for key, value in cfg.items() if key not in LABEL_KEYS}
     _set_cfg(model, cfg)
     if weights is not None:
         load_weights(model, read_state_dict(weights), str(weights), weights_classes)

@@ -111,6 +111,20 @@ def test_other_number_of_classes(folder: Path, model: Any, caplog: pytest.LogCap
     assert "head.fc.weight" in caplog.text
 
 
+@pytest.mark.parametrize("task", ["cls", "seg", "clsseg", "rcm_cls"])
+def test_names_do_not_outlive_their_classifier(task: str, tmp_path: Path) -> None:
+    model = build_as(task)
+    names = [f"class {i}" for i in range(model.num_classes)]
+    mfsf2.save_pretrained(model, tmp_path / "named", names)
+    loaded: Any = mfsf2.create_model(f"local-dir:{tmp_path / 'named'}")
+    assert loaded.pretrained_cfg["label_names"] == names
+    loaded.reset_classifier(loaded.num_classes)
+    assert "label_names" not in loaded.pretrained_cfg and loaded.pretrained_cfg is loaded.default_cfg
+    mfsf2.save_pretrained(loaded, tmp_path / "reset")
+    again: Any = mfsf2.create_model(f"local-dir:{tmp_path / 'reset'}")
+    assert "label_names" not in again.pretrained_cfg
+
+
 def test_network_without_head(folder: Path, model: Any) -> None:
     loaded = mfsf2.create_model(f"local-dir:{folder}", num_classes=0, global_pool="").eval()
     assert torch.equal(loaded(X), model.forward_features(X))

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from .encoder import MFSF2Encoder
 
-__all__ = ["ImageNetwork", "MFSF2Network"]
+__all__ = ["LABEL_KEYS", "ImageNetwork", "MFSF2Network"]
+
+LABEL_KEYS = ("label_names", "label_descriptions")
+"""Entries of a pretrained configuration that say what the classes are."""
 
 Indices = int | Sequence[int] | None
 
@@ -143,6 +146,12 @@ class MFSF2Network(nn.Module, ABC):
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset):
                     reset()
+
+    def _forget_labels(self) -> None:
+        """Take the classes' names out of the configuration: a new classifier's outputs have none yet."""
+        cfg: dict[str, Any] = getattr(self, "pretrained_cfg", {})
+        for key in LABEL_KEYS:
+            cfg.pop(key, None)
 
     def _placement(self) -> dict[str, Any]:
         """Device and dtype of the weights."""

@@ -92,10 +92,12 @@ class ClassifierMethods(MFSF2Network):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put in a new classifier; device, dtype, training mode and, with None, the pool stay as they are.
 
-        On a network without a pool None means average pooling, unless ``num_classes`` is 0.
+        On a network without a pool None means average pooling, unless ``num_classes`` is 0. ``label_names`` leave
+        ``pretrained_cfg``, as the old classes' names are none of the new ones'.
         """
         self.head.reset(num_classes, global_pool, **self._placement())
         self.num_classes = num_classes
+        self._forget_labels()
 
     def _empty_heads(self, keep_classifier: bool) -> None:
         pool = self.global_pool if keep_classifier else ""

@@ -148,9 +148,13 @@ class MFSF2Segmenter(MaskMethods):
         return upsample_to(self.deep_logits(x)[-1], x)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put in new layers of logits for another number of mask classes; all else stays as it is."""
+        """Put in new layers of logits for another number of mask classes; all else stays as it is.
+
+        ``label_names`` leave ``pretrained_cfg``, as the old classes' names are none of the new ones'.
+        """
         self._unpruned_mask_head().reset(num_classes, **self._placement())
         self.num_classes = num_classes
+        self._forget_labels()
 
     def _empty_heads(self, keep_classifier: bool) -> None:
         self.num_classes = 0
