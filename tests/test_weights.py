@@ -288,6 +288,25 @@ def test_saving_what_cannot_be_saved(model: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        (set("abcdefg"), TypeError, "in the order of the classes, got <class 'set'>"),
+        (dict.fromkeys("abcdefg"), TypeError, "list of strings in the order of the classes, got <class 'dict'>"),
+        ("abcdefg", TypeError, "list of strings in the order of the classes, got <class 'str'>: 'abcdefg'"),
+        (torch.arange(7), TypeError, "list of strings in the order of the classes, got <class 'torch.Tensor'>"),
+        ([*"abcdef", None], TypeError, "got None at position 6"),
+        (list(range(7)), TypeError, "got 0 at position 0"),
+        ([*"abcdef", torch.tensor(1)], TypeError, r"got tensor\(1\) at position 6"),
+        (list("abcdefa"), ValueError, "label_names holds 'a' twice"),
+    ],
+)
+def test_names_that_are_none(model: Any, tmp_path: Path, names: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        mfsf2.save_pretrained(model, tmp_path / "a", label_names=names)
+    assert not (tmp_path / "a").exists()
+
+
 def test_loading_into_something_else(folder: Path) -> None:
     for other in (torch.nn.Linear(2, 2), mfsf2.create_model("mfsf2_tiny_cls", features_only=True)):
         with pytest.raises(TypeError, match=f"{type(other).__name__} is no network of this library"):

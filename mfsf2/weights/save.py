@@ -28,11 +28,12 @@ def save_pretrained(
     Args:
         model: a network of this library, not pruned and not wrapped for ``features_only``.
         directory: the folder, created where it does not exist.
-        label_names: names of the classes, as many as the network has; None keeps those that it carries.
+        label_names: names of the classes in their order, as many as the network has and no two alike; None keeps those
+            that it carries.
 
     Raises:
-        TypeError: a model of another library.
-        ValueError: a pruned network, or a wrong number of names.
+        TypeError: a model of another library, names that are not a list of strings.
+        ValueError: a pruned network, a wrong number of names, a name given twice.
 
     Example:
         >>> import mfsf2, tempfile
@@ -44,6 +45,8 @@ def save_pretrained(
     """
     from safetensors.torch import save_file
 
+    if label_names is not None:
+        _check_names(label_names)
     config = _config(model, label_names)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     folder = Path(directory)
@@ -59,6 +62,19 @@ def save_pretrained(
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
+
+
+def _check_names(label_names: Any) -> None:
+    if isinstance(label_names, str) or not isinstance(label_names, Sequence):
+        raise TypeError(
+            f"label_names must be a list of strings in the order of the classes, got {type(label_names)}: "
+            f"{label_names!r}"
+        )
+    for index, name in enumerate(label_names):
+        if not isinstance(name, str):
+            raise TypeError(f"label_names must be a list of strings, got {name!r} at position {index}")
+        if label_names.index(name) < index:
+            raise ValueError(f"label_names holds {name!r} twice: every class needs a name of its own")
 
 
 def _config(model: nn.Module, label_names: Sequence[str] | None) -> dict[str, Any]:
