@@ -4,13 +4,15 @@ import difflib
 import fnmatch
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from .models.base import LABEL_KEYS, MFSF2Network
+from .models.base import LABEL_KEYS, MFSF2Network, check_indices
+from .models.encoder import MFSF2Encoder
 from .models.rcm import MFSF2RCMClassifier
 from .models.variants import BACKBONES_TAG, VARIANTS, Variant
 from .weights.load import load_weights
@@ -29,7 +31,9 @@ def list_models(filter: str | Sequence[str] = "*") -> list[str]:
         >>> list_models("*tiny*")
         ['mfsf2_tiny_cls', 'mfsf2_tiny_clsseg', 'mfsf2_tiny_rcm_cls', 'mfsf2_tiny_seg']
     """
-    patterns = [filter] if isinstance(filter, str) else list(filter)
+    patterns = [filter] if isinstance(filter, str) or not isinstance(filter, Iterable) else list(filter)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"filter={filter!r} must be a pattern such as '*tiny*', or a list of patterns")
     return sorted(name for name in VARIANTS if any(fnmatch.fnmatch(name, pattern) for pattern in patterns))
 
 
@@ -84,6 +88,8 @@ def create_model(
         >>> [f.shape[1:] for f in create_model("mfsf2_tiny_cls", features_only=True).eval()(torch.randn(1, 3, 64, 64))]
         [torch.Size([64, 16, 16]), torch.Size([64, 8, 8]), torch.Size([64, 4, 4]), torch.Size([64, 2, 2])]
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name={name!r} must be a string: one of list_models(), local-dir:FOLDER or hf-hub:OWNER/NAME")
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices={out_indices} chooses feature maps: it needs features_only=True")
     kwargs.update(num_classes=num_classes, in_chans=in_chans)
@@ -107,7 +113,7 @@ def create_model(
         cfg,
         weights=weights or (Path(checkpoint_path) if checkpoint_path is not None else None),
         weights_classes=cfg["num_classes"] if weights else None,
-        pretrained_backbones=pretrained and weights is None,
+        pretrained=pretrained and weights is None,
         out_indices=(4 if out_indices is None else out_indices) if features_only else None,
         cache_dir=cache_dir,
         **kwargs,
@@ -137,7 +143,7 @@ def build_network(
     cfg: dict[str, Any],
     weights: Path | None = None,
     weights_classes: int | None = None,
-    pretrained_backbones: bool = False,
+    pretrained: bool = False,
     out_indices: Sequence[int] | int | None = None,
     cache_dir: str | None = None,
     **kwargs: Any,
@@ -149,16 +155,21 @@ def build_network(
         cfg: its pretrained configuration; becomes ``model.pretrained_cfg``.
         weights: file to load.
         weights_classes: how many classes it must have; None where nothing says.
-        pretrained_backbones: start both branches from ImageNet, with a warning that names what is untrained.
+        pretrained: start both branches from ImageNet, with a warning that names what is untrained; so does the
+            network's argument ``pretrained_backbones``.
         out_indices: wrap for these feature maps; None for the network itself.
         cache_dir: where files from the Hub are kept.
         **kwargs: arguments of the network.
     """
     variant = _find_variant(architecture)
-    if pretrained_backbones:
+    _check_arguments(architecture, variant.network, kwargs)
+    if weights is not None and kwargs.get("pretrained_backbones"):
+        raise ValueError(f"pretrained_backbones=True and the weights of {str(weights)!r} exclude each other")
+    if pretrained or kwargs.get("pretrained_backbones"):
+        pretrained = True
         kwargs.update(pretrained_backbones=True, cache_dir=cache_dir)
     model = variant.network(**{**variant.args, **kwargs})
-    if pretrained_backbones:
+    if pretrained:
         _warn_untrained(architecture, variant, model.head_names)
     if model.num_classes != cfg["num_classes"]:
         cfg = {key: value for key, value in cfg.items() if key not in LABEL_KEYS}
@@ -174,6 +185,19 @@ def _find_variant(architecture: str) -> Variant:
         hint = "; for a folder write local-dir:FOLDER, for the Hub hf-hub:OWNER/NAME" if "/" in architecture else ""
         raise ValueError(f"unknown network {architecture!r}; nearest: {', '.join(near)}. list_models() names all{hint}")
     return VARIANTS[architecture]
+
+
+def _check_arguments(architecture: str, network: type[MFSF2Network], given: Iterable[str]) -> None:
+    """Refuse arguments that neither the network nor its encoder has."""
+    known = {*signature(network).parameters, *signature(MFSF2Encoder).parameters} - {"encoder_args"}
+    for name in given:
+        if name in known:
+            continue
+        near = difflib.get_close_matches(name, sorted(known), n=3)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        if name == "mask_classes":
+            hint = ": num_classes are the channels of its masks" if "mask_head" in network.head_names else ": no masks"
+        raise TypeError(f"{architecture} has no argument {name!r}{hint}")
 
 
 def _warn_untrained(architecture: str, variant: Variant, heads: Sequence[str]) -> None:
@@ -198,6 +222,7 @@ def _wrap_features(model: MFSF2Network, out_indices: Sequence[int] | int) -> nn.
     """timm's wrapper around ``forward_intermediates``; what the maps do not need is pruned."""
     from .models.features import FeatureNetwork, TwoModalityFeatureNetwork
 
+    check_indices(out_indices, model.encoder.num_stages, "out_indices")
     cfg = model.pretrained_cfg
     wrapper = TwoModalityFeatureNetwork if isinstance(model, MFSF2RCMClassifier) else FeatureNetwork
     wrapped = wrapper(model, out_indices=out_indices if isinstance(out_indices, int) else tuple(out_indices))

@@ -51,7 +51,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
             cfg,
             weights=weights,
             weights_classes=cfg["num_classes"] if weights else None,
-            pretrained_backbones=pretrained and not has_file,
+            pretrained=pretrained and not has_file,
             out_indices=_out_indices(kwargs),
             cache_dir=cache_dir,
             **kwargs,

@@ -69,6 +69,14 @@ def test_pretrained_features(backbones: dict[str, Any]) -> None:
     assert torch.equal(model.model.encoder.cnn.conv1.weight, backbones["resnet18"].conv1.weight)
 
 
+@pytest.mark.parametrize("create", [mfsf2.create_model, timm.create_model])
+def test_backbones_by_the_networks_argument(backbones: dict[str, Any], create: Any) -> None:
+    for kwargs in ({}, dict(pretrained=True)):
+        with pytest.warns(UserWarning, match="untrained"):
+            model = create("mfsf2_tiny_cls", pretrained_backbones=True, **kwargs)
+        assert torch.equal(model.encoder.cnn.conv1.weight, backbones["resnet18"].conv1.weight)
+
+
 def test_pretrained_through_timm(backbones: dict[str, Any]) -> None:
     with pytest.warns(UserWarning, match="untrained"):
         model: Any = timm.create_model("mfsf2_tiny_cls", pretrained=True)

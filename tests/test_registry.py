@@ -50,6 +50,49 @@ def test_unknown_argument_is_named() -> None:
         mfsf2.create_model("mfsf2_tiny_cls", num_clases=3)
 
 
+@pytest.mark.parametrize(
+    ("task", "name", "hint"),
+    [
+        ("cls", "num_clases", "; nearest: num_classes"),
+        ("seg", "mask_classes", ": num_classes are the channels of its masks"),
+        ("cls", "mask_classes", ": no masks"),
+        ("clsseg", "drop_paths_rate", "; nearest: drop_path_rate"),
+        ("rcm_cls", "encoder_args", ""),
+    ],
+)
+def test_unknown_argument_of_which_network(task: str, name: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=f"^mfsf2_tiny_{task} has no argument '{name}'{hint}"):
+        mfsf2.create_model(f"mfsf2_tiny_{task}", **{name: 3}, device="meta")
+
+
+def test_names_must_be_strings() -> None:
+    for name in (None, 5):
+        with pytest.raises(TypeError, match=rf"name={name} must be a string: one of list_models\(\)"):
+            mfsf2.create_model(name)  # type: ignore[arg-type]
+    for filter in (3, None, ["*tiny*", 3]):
+        with pytest.raises(TypeError, match="must be a pattern such as"):
+            mfsf2.list_models(filter)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0, ValueError, "=0: ask for the last 1 to 4 maps"),
+        ([4], ValueError, r"=\[4\]: ask for at least one of the maps 0 to 3"),
+        ([1.5], TypeError, r"=\[1\.5\] must be an integer"),
+        ("a", TypeError, "='a' must be an integer"),
+        (1.5, TypeError, r"=1\.5 must be an integer"),
+        (True, TypeError, "=True must be an integer"),
+    ],
+)
+def test_indices_are_called_what_they_are(value: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^out_indices{message}"):
+        mfsf2.create_model("mfsf2_tiny_cls", features_only=True, out_indices=value, device="meta")
+    model: Any = mfsf2.create_model("mfsf2_tiny_cls", device="meta")
+    with pytest.raises(error, match=f"^indices{message}"):
+        model.prune_intermediate_layers(value)
+
+
 def test_none_leaves_the_default() -> None:
     model: Any = mfsf2.create_model("mfsf2_tiny_cls", drop_rate=None, num_classes=None, device="meta")
     assert model.head.drop.p == 0.3 and model.num_classes == 7
@@ -60,6 +103,8 @@ def test_arguments_that_exclude_each_other() -> None:
         mfsf2.create_model("mfsf2_tiny_cls", out_indices=(1,))
     with pytest.raises(ValueError, match="exclude each other"):
         mfsf2.create_model("mfsf2_tiny_cls", pretrained=True, checkpoint_path="weights.safetensors")
+    with pytest.raises(ValueError, match=r"pretrained_backbones=True and the weights of 'weights.safetensors' exclude"):
+        mfsf2.create_model("mfsf2_tiny_cls", pretrained_backbones=True, checkpoint_path="weights.safetensors")
 
 
 def test_timm_has_every_network_of_one_image_and_its_classes() -> None:

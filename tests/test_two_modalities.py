@@ -321,6 +321,11 @@ def test_features_of_both_modalities(network: Any) -> None:
     assert torch.equal(network.forward_head(final), network(image, **inputs))
 
 
+def test_stack_in_the_place_of_indices(network: Any) -> None:
+    with pytest.raises(TypeError, match=r"indices, is a tensor: give the stack by its name, stack=\.\.\."):
+        network.forward_intermediates(*pair())
+
+
 def test_other_slices_are_saved(tmp_path: Any) -> None:
     model = mfsf2.create_model("mfsf2_tiny_rcm_cls", num_slices=2, slice_chans=1, modality_drop_rate=0.5).eval()
     mfsf2.save_pretrained(model, tmp_path)

@@ -9,12 +9,25 @@ from torch import Tensor, nn
 
 from .encoder import MFSF2Encoder
 
-__all__ = ["LABEL_KEYS", "ImageNetwork", "MFSF2Network"]
+__all__ = ["LABEL_KEYS", "ImageNetwork", "MFSF2Network", "check_indices"]
 
 LABEL_KEYS = ("label_names", "label_descriptions")
 """Entries of a pretrained configuration that say what the classes are."""
 
 Indices = int | Sequence[int] | None
+
+
+def check_indices(indices: Any, n: int, name: str = "indices") -> None:
+    """Check which of ``n`` maps are asked for: the last few, or a list of positions."""
+    if isinstance(indices, int) and not isinstance(indices, bool):
+        if not 0 < indices <= n:
+            raise ValueError(f"{name}={indices}: ask for the last 1 to {n} maps")
+        return
+    if not isinstance(indices, Sequence) or not all(type(i) is int for i in indices):
+        given = type(indices) if isinstance(indices, Tensor) else repr(indices)
+        raise TypeError(f"{name}={given} must be an integer, for the last maps, or a list of integers, their positions")
+    if not indices or not all(-n <= i < n for i in indices):
+        raise ValueError(f"{name}={list(indices)}: ask for at least one of the maps 0 to {n - 1}, or -{n} to -1")
 
 
 class MFSF2Network(nn.Module, ABC):
@@ -163,12 +176,9 @@ class MFSF2Network(nn.Module, ABC):
         n, kept = self.encoder.num_stages, self.encoder.kept_stages
         if indices is None:
             return kept
+        check_indices(indices, n)
         if isinstance(indices, int):
-            if not 0 < indices <= n:
-                raise ValueError(f"indices={indices}: ask for the last 1 to {n} maps")
             indices = range(n - indices, n)
-        if not indices or not all(-n <= i < n for i in indices):
-            raise ValueError(f"indices={list(indices)}: ask for at least one of the maps 0 to {n - 1}, or -{n} to -1")
         take = [i % n for i in indices]
         if not set(take) <= set(kept):
             raise ValueError(f"indices={list(indices)}: this network is pruned to the maps {kept}")

@@ -136,6 +136,8 @@ class MFSF2RCMClassifier(ClassifierMethods):
         Arguments are in timm's order, as for :meth:`MFSF2Classifier.forward_intermediates`, the stack by keyword. The
         maps are on the transformer's grids: strides count from the stack where it is given.
         """
+        if isinstance(indices, Tensor):
+            raise TypeError("the second argument, indices, is a tensor: give the stack by its name, stack=...")
         inputs = self._branch_images(image, stack, image_mask, stack_mask)
         return self._intermediates(inputs, indices, stop_early, output_fmt, intermediates_only)
 
