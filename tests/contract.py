@@ -291,8 +291,18 @@ class NetworkContract:
             model(x[:, :1])
         with pytest.raises(ValueError, match="is empty"):
             model(x[:0])
+        with pytest.raises(ValueError, match=r"has 64 channels, expected 3.*give x\.permute\(0, 3, 1, 2\)"):
+            model(x.permute(0, 2, 3, 1))
         with pytest.raises(TypeError, match=r"torch\.uint8.*255"):
             model(x.to(torch.uint8))
+        for dtype in (torch.float64, torch.float16, torch.bfloat16):
+            message = rf"image is {dtype} and the weights are torch\.float32: convert one of them"
+            with pytest.raises(TypeError, match=message):
+                model(x.to(dtype))
+        with pytest.raises(TypeError, match=r"image is torch\.float64"), torch.autocast("cpu", torch.bfloat16):
+            model(x.double())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert self.run(model, x.bfloat16()).isfinite().all()
 
     def test_save_and_load(self, model: Any, tmp_path: Any) -> None:
         mfsf2.save_pretrained(model, tmp_path / "saved")

@@ -100,6 +100,17 @@ def test_head_on_another_encoder() -> None:
     assert all(p.grad is not None for p in [*encoder.parameters(), *head.parameters()])
 
 
+def test_single_pixel_of_a_single_sample() -> None:
+    head = mfsf2.SegmentationHead([16, 8], 1, 8).train()
+    maps = [torch.randn(1, 16, 2, 2), torch.randn(1, 8, 1, 1)]
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    with pytest.raises(ValueError, match="at least two samples in training mode"):
+        head(maps)
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+    assert head([maps[0], torch.randn(1, 8, 1, 2)]).shape == (1, 1, 2, 2)
+    assert head.eval()(maps).shape == (1, 1, 2, 2)
+
+
 def test_head_reset() -> None:
     head = mfsf2.SegmentationHead([16, 8], 1, 8).eval()
     kept = head.steps[0].axial.rows.query.weight

@@ -265,6 +265,7 @@ BAD: list[tuple[Callable[[Tensor, Tensor], tuple[Any, ...]], type[Exception], st
     (lambda i, s: (i, s[:, :3]), ValueError, "stack has 3 slices, expected 4"),
     (lambda i, s: (i, s[:, :, :2]), ValueError, "slices of 2 channels, expected 3, or 1 to be repeated"),
     (lambda i, s: (i, s.long()), TypeError, "stack must be floating point, got torch.int64"),
+    (lambda i, s: (i, s.double()), TypeError, r"stack is torch\.float64 and the weights are torch\.float32"),
     (lambda i, s: (i, s.numpy()), TypeError, "stack must be a tensor.*ndarray"),
     (lambda i, s: (i, s[:0]), ValueError, "stack is empty"),
     (lambda i, s: (i, s[..., :20]), ValueError, "stack is 80x20 pixels: this network takes 29x29 and more"),

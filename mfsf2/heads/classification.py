@@ -123,7 +123,7 @@ class ClassificationHead(nn.Module):
             check_batch(x)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        check_map(x, self.in_features, "features")
+        check_map(x, self.in_features, "features", next(self.parameters(), None))
         if not self.global_pool.kind:
             return x
         self.check_batch(x)

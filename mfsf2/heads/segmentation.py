@@ -7,12 +7,13 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_pyramid
+from ..layers.checks import check_pixels, check_pyramid
 from ..layers.conv import ConvBnAct
 from ..layers.reverse_attention import ReverseAttention
 
 __all__ = ["SegmentationHead"]
 
+torch.fx.wrap("check_pixels")
 torch.fx.wrap("check_pyramid")
 
 
@@ -33,7 +34,9 @@ class SegmentationHead(nn.Module):
     Shape: list of ``(B, in_chans[i], H_i, W_i)`` to logits ``(B, num_classes, H_0, W_0)`` on the finest map's grid.
 
     Raises:
-        ValueError: no classes, an empty list, maps of a wrong number or of wrong channels.
+        ValueError: no classes, an empty list, maps of a wrong number or of wrong channels, a single pixel of a single
+            sample in training mode (batch norm).
+        TypeError: maps that are not floating point, or of another dtype than the weights.
 
     Example:
         >>> head = SegmentationHead([64, 64, 128], num_classes=1)
@@ -85,7 +88,9 @@ class SegmentationHead(nn.Module):
 
     def deep_logits(self, maps: list[Tensor]) -> list[Tensor]:
         """Logits of every step on its own map's grid, coarse to fine, for deep supervision."""
-        check_pyramid(maps, self.in_chans, "maps")
+        check_pyramid(maps, self.in_chans, "maps", self.bottleneck.conv.weight)
+        if self.training:
+            check_pixels(maps)
         logits = [self.coarse(self.drop(self.bottleneck(maps[-1])))]
         for step, x in zip(self.steps, reversed(maps[:-1])):
             logits.append(step(x, logits[-1]))

@@ -90,5 +90,5 @@ class AxialAttention(nn.Module):
         self.rows = AxisAttention(channels, hidden, along_width=True, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_map(x, self.channels, "x")
+        check_map(x, self.channels, "x", self.columns.query.weight)
         return self.rows(self.columns(x))

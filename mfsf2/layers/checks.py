@@ -1,37 +1,113 @@
 """Input checks with messages a user can act on. Each is one node under symbolic tracing."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-__all__ = ["check_batch", "check_image", "check_map", "check_pyramid", "check_same", "check_sides"]
+__all__ = [
+    "check_batch",
+    "check_dtype",
+    "check_form",
+    "check_image",
+    "check_integer",
+    "check_map",
+    "check_pixels",
+    "check_pyramid",
+    "check_rate",
+    "check_reduction",
+    "check_same",
+    "check_sides",
+]
 
 
-def check_map(x: Tensor, channels: int, name: str) -> None:
-    """Check a feature map: rank 4, ``channels`` channels, floating point, not empty.
+def check_integer(value: Any, name: str, minimum: int = 1) -> None:
+    """Check an argument that is a number of things."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r} must be an integer")
+    if value < minimum:
+        raise ValueError(f"{name}={value} must be at least {minimum}")
+
+
+def check_rate(value: Any, name: str) -> None:
+    """Check an argument that is a probability."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}={value!r} must be a number from 0 to 1")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}={value} must be from 0 to 1")
+
+
+def check_reduction(channels: int, reduction: int, names: tuple[str, str], left: str) -> None:
+    """Check that ``channels // reduction`` is at least one; ``left`` is what it is a number of."""
+    check_integer(channels, names[0])
+    check_integer(reduction, names[1])
+    if channels < reduction:
+        raise ValueError(
+            f"{names[0]}={channels} with {names[1]}={reduction} leaves no {left}: use a reduction from 1 to the number "
+            "of channels"
+        )
+
+
+def check_form(x: Tensor, shape: str, name: str) -> None:
+    """Check that ``x`` is a floating-point tensor of as many dimensions as ``shape``, such as ``(B, C, H, W)``, names.
 
     Raises:
         TypeError: not a tensor, not floating point.
-        ValueError: anything else.
+        ValueError: another rank.
     """
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor of shape (B, {channels}, H, W), got {type(x)}")
-    if x.dim() != 4:
-        raise ValueError(f"{name} must have shape (B, {channels}, H, W), got {x.dim()} dimensions: {list(x.shape)}")
+        raise TypeError(f"{name} must be a tensor of shape {shape}, got {type(x)}")
+    if x.dim() != shape.count(",") + 1:
+        raise ValueError(f"{name} must have shape {shape}, got {x.dim()} dimensions: {list(x.shape)}")
     if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {x.dtype}: convert it, e.g. x.float() / 255 for images")
+        scale = " / 255 for pixels" if name in ["image", "stack"] else ""
+        raise TypeError(f"{name} must be floating point, got {x.dtype}: convert it, e.g. x.float(){scale}")
+
+
+def check_dtype(x: Tensor, weight: Tensor | None, name: str) -> None:
+    """Check that ``x`` has the dtype of a weight it is to meet, if there is one, or that autocast sees to it."""
+    if weight is None or x.dtype == weight.dtype or _autocasts(x, weight):
+        return
+    raise TypeError(
+        f"{name} is {x.dtype} and the weights are {weight.dtype}: convert one of them, e.g. x.to({weight.dtype}), or "
+        "run both under torch.autocast"
+    )
+
+
+def _autocasts(x: Tensor, weight: Tensor) -> bool:
+    """Whether autocast brings both to one dtype; it leaves float64 alone."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if torch.float64 in (x.dtype, weight.dtype) or not torch.amp.is_autocast_available(x.device.type):
+            return False
+        return torch.is_autocast_enabled(x.device.type)
+    # TorchScript knows no autocast of a device by its name: what it is given passes.
+    return True
+
+
+def check_map(x: Tensor, channels: int, name: str, weight: Tensor | None = None) -> None:
+    """Check a feature map: rank 4, ``channels`` channels, floating point, not empty, of the dtype of ``weight``.
+
+    Raises:
+        TypeError: not a tensor, not floating point, of another dtype than the weight.
+        ValueError: anything else.
+    """
+    check_form(x, f"(B, {channels}, H, W)", name)
     if x.shape[1] != channels:
-        raise ValueError(f"{name} has {x.shape[1]} channels, expected {channels}: {list(x.shape)}")
+        hint = "; for (B, H, W, C) give x.permute(0, 3, 1, 2)" if x.shape[3] == channels else ""
+        raise ValueError(f"{name} has {x.shape[1]} channels, expected {channels}: {list(x.shape)}{hint}")
     if x.shape[0] == 0 or x.shape[2] == 0 or x.shape[3] == 0:
         raise ValueError(f"{name} is empty, shape {list(x.shape)}: batch, height and width must be at least 1")
+    check_dtype(x, weight, name)
 
 
-def check_pyramid(maps: list[Tensor], channels: list[int], name: str) -> None:
+def check_pyramid(maps: list[Tensor], channels: list[int], name: str, weight: Tensor | None = None) -> None:
     """Check a list of feature maps, one for each entry of ``channels``."""
     if not isinstance(maps, (list, tuple)):
         raise TypeError(f"{name} must be a list of {len(channels)} feature maps, got {type(maps)}")
     if len(maps) != len(channels):
         raise ValueError(f"{name} holds {len(maps)} feature maps, expected {len(channels)}, one for each stage")
-    for x, chans in zip(maps, channels):
-        check_map(x, chans, name)
+    for i, x in enumerate(maps):
+        check_map(x, channels[i], f"{name}[{i}]", weight)
         if x.shape[0] != maps[0].shape[0]:
             raise ValueError(f"{name} holds batches of {maps[0].shape[0]} and {x.shape[0]} samples: they must be equal")
 
@@ -56,6 +132,13 @@ def check_batch(x: Tensor) -> None:
         )
 
 
+def check_pixels(maps: list[Tensor]) -> None:
+    """As :func:`check_batch` where a map is a single pixel, so that batch norm has one value per sample."""
+    for x in maps:
+        if x.shape[2] == 1 and x.shape[3] == 1:
+            check_batch(x)
+
+
 def check_sides(x: Tensor, min_size: int, name: str) -> None:
     """Check that the last two dimensions are at least ``min_size`` pixels."""
     if x.shape[-2] < min_size or x.shape[-1] < min_size:
@@ -64,9 +147,9 @@ def check_sides(x: Tensor, min_size: int, name: str) -> None:
         )
 
 
-def check_image(x: Tensor, in_chans: int, min_size: int, training: bool) -> None:
+def check_image(x: Tensor, in_chans: int, min_size: int, training: bool, weight: Tensor | None = None) -> None:
     """Check a batch of images: as :func:`check_map`, and at least ``min_size`` pixels a side."""
-    check_map(x, in_chans, "image")
+    check_map(x, in_chans, "image", weight)
     check_sides(x, min_size, "image")
     if training and x.shape[2] <= 32 and x.shape[3] <= 32:
         # The stride-32 map is a single pixel, so that batch norm has one value per sample.

@@ -58,8 +58,8 @@ class CrossBranchGate(nn.Module):
         return self.attn_out(self.attn.act(self.attn.bn(hidden))).sigmoid()
 
     def forward(self, r: Tensor, p: Tensor) -> Tensor:
-        check_map(r, self.channels, "r")
-        check_map(p, self.channels, "p")
+        check_map(r, self.channels, "r", self.attn.conv.weight)
+        check_map(p, self.channels, "p", self.attn.conv.weight)
         check_same(r, p, "r and p")
         s = self.weight(r, p)
         weight, bias = self.fuse.conv.weight, self.fuse.conv.bias
@@ -173,8 +173,9 @@ class MultiFreqMultiScaleFusion(nn.Module):
 
     def fuse(self, cnn_maps: list[Tensor], transformer_maps: list[Tensor]) -> list[Tensor]:
         """The fused maps F_1..F_n alone, without the pyramid."""
-        check_pyramid(cnn_maps, self.cnn_chans, "cnn_maps")
-        check_pyramid(transformer_maps, self.transformer_chans, "transformer_maps")
+        weight = self.stages[-1].align.cnn.conv.weight
+        check_pyramid(cnn_maps, self.cnn_chans, "cnn_maps", weight)
+        check_pyramid(transformer_maps, self.transformer_chans, "transformer_maps", weight)
         # zip follows the lists: symbolic tracing sees lists of known length, the check above has compared it.
         return [stage(r, p) for stage, r, p in zip(self.stages, cnn_maps, transformer_maps)]
 

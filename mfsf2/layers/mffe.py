@@ -94,7 +94,7 @@ class MFFE(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Gate before the sigmoid, shape ``(B, C)``."""
-        check_map(x, self.channels, "x")
+        check_map(x, self.channels, "x", self.bank)
         grid = adaptive_avg_pool(x, self.grid_size).flatten(2)
         filtered = grid.unsqueeze(2) * self.bank
         # The mean over filters is linear, so one filter, their mean, serves the average branch.

@@ -79,8 +79,8 @@ class ReverseAttention(nn.Module):
         self.out = nn.Conv2d(self.out.in_channels, num_classes, 1, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
-        check_map(x, self.in_chans, "x")
-        check_map(logits, self.num_classes, "logits")
+        check_map(x, self.in_chans, "x", self.conv1.conv.weight)
+        check_map(logits, self.num_classes, "logits", self.conv1.conv.weight)
         check_same(x, logits, "x and logits", same_grid=False)
         coarse = upsample_to(logits, x)
         hidden = self.axial(x) * (1 - foreground_probability(coarse))

@@ -5,21 +5,15 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_map
+from .checks import check_dtype, check_form, check_map
 from .pooling import upsample_to
 
 __all__ = ["SliceStem", "TwoModalityStem"]
 
 
-def check_stack(stack: Tensor, num_slices: int, slice_chans: int) -> None:
-    """Check a stack: rank 5, floating point, its numbers of slices and channels (one channel always passes)."""
-    wanted = f"(B, {num_slices}, {slice_chans}, H, W)"
-    if not isinstance(stack, Tensor):
-        raise TypeError(f"stack must be a tensor of shape {wanted}, got {type(stack)}")
-    if stack.dim() != 5:
-        raise ValueError(f"stack must have shape {wanted}, got {stack.dim()} dimensions: {list(stack.shape)}")
-    if not stack.is_floating_point():
-        raise TypeError(f"stack must be floating point, got {stack.dtype}: convert it, e.g. stack.float() / 255")
+def check_stack(stack: Tensor, num_slices: int, slice_chans: int, weight: Tensor) -> None:
+    """Check a stack: rank 5, floating point, its numbers of slices and channels (one channel always passes), dtype."""
+    check_form(stack, f"(B, {num_slices}, {slice_chans}, H, W)", "stack")
     if stack.shape[1] != num_slices:
         raise ValueError(f"stack has {stack.shape[1]} slices, expected {num_slices}: {list(stack.shape)}")
     if stack.shape[2] not in (1, slice_chans):
@@ -27,6 +21,7 @@ def check_stack(stack: Tensor, num_slices: int, slice_chans: int) -> None:
         raise ValueError(f"stack has slices of {stack.shape[2]} channels, expected {allowed}: {list(stack.shape)}")
     if 0 in (stack.shape[0], stack.shape[3], stack.shape[4]):
         raise ValueError(f"stack is empty, shape {list(stack.shape)}: batch, height and width must be at least 1")
+    check_dtype(stack, weight, "stack")
 
 
 def merge_slices(stack: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -107,7 +102,7 @@ class SliceStem(nn.Module):
                 middle.fill_(1 / (self.num_slices * self.in_chans))
 
     def forward(self, stack: Tensor) -> Tensor:
-        check_stack(stack, self.num_slices, self.in_chans)
+        check_stack(stack, self.num_slices, self.in_chans, self.weight)
         return merge_slices(stack.expand(-1, -1, self.in_chans, -1, -1), self.weight, self.bias)
 
     def extra_repr(self) -> str:
@@ -170,9 +165,9 @@ def route_modalities(
     """The images for both branches, see :class:`TwoModalityStem`; ``weight`` and ``bias`` are the slice stem's."""
     in_chans, slice_chans = weight.shape[0], weight.shape[1] // num_slices
     if image is not None:
-        check_map(image, in_chans, "image")
+        check_map(image, in_chans, "image", weight)
     if stack is not None:
-        check_stack(stack, num_slices, slice_chans)
+        check_stack(stack, num_slices, slice_chans, weight)
         stack = stack.expand(-1, -1, slice_chans, -1, -1)
     check_mask(image_mask, image, "image")
     check_mask(stack_mask, stack, "stack")

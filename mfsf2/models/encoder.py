@@ -130,11 +130,13 @@ class MFSF2Encoder(nn.Module):
             transformer_x: another image for the transformer branch, of a size of its own; None for the same image.
             num_stages: how many stages; None for all.
         """
-        check_image(x, self.in_chans, self.min_size, self.training)
+        # The last stage is the one that pruning never takes away.
+        weight = self.fusion.stages[-1].align.cnn.conv.weight
+        check_image(x, self.in_chans, self.min_size, self.training, weight)
         if transformer_x is None:
             transformer_x = x
         else:
-            check_image(transformer_x, self.in_chans, self.min_size, self.training)
+            check_image(transformer_x, self.in_chans, self.min_size, self.training, weight)
         n = num_stages or self.num_stages
         cnn_maps = _maps(self.cnn, x, self.cnn_levels[:n])
         return cnn_maps, _maps(self.transformer, transformer_x, self.transformer_levels[:n])
