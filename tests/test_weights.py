@@ -233,6 +233,25 @@ def test_pickles_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path="list.pth")
 
 
+def test_what_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"{folder}, it is a folder: .* 'local-dir:{folder}'"):
+        mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=folder)
+    for text in ("hello", "notes on a training\n", "{}", "epoch,loss\n1,0.5\n", "12 classes", "(x", "\n"):
+        path = tmp_path / "notes.txt"
+        path.write_text(text)
+        with pytest.raises(ValueError, match="damaged, or not a file of torch.save") as caught:
+            mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=path)
+        assert "weights_only" not in str(caught.value)
+    torch.save({"state_dict": _Harmful()}, path)
+    with pytest.raises(ValueError, match=r"it holds posix\.system\. A file that you trust"):
+        mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=path)
+
+
+def test_swapped_arguments(model: Any, folder: Path) -> None:
+    with pytest.raises(TypeError, match=r"the network comes first, then the file: load_checkpoint\(model, path\)"):
+        mfsf2.load_checkpoint(folder / "model.safetensors", model)  # type: ignore[arg-type]
+
+
 def test_missing_files(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nothing\.safetensors"):
         mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=tmp_path / "nothing.safetensors")
@@ -350,11 +369,12 @@ def test_all_but_the_other_head_is_strict(tmp_path: Path) -> None:
         assert all(torch.equal(value, before[key]) for key, value in victim.state_dict().items())
 
 
-def test_a_head_is_not_made_up(tmp_path: Path) -> None:
+def test_a_head_is_not_made_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_file(dict(build_as("seg").state_dict()), tmp_path / "seg.safetensors")
     for task in ("cls", "clsseg"):
-        with pytest.raises(ValueError, match=r"(?s)missing.*\n  head\.hidden\.0\.weight"):
+        with pytest.raises(ValueError, match=r"(?s)missing.*\n  head\.hidden\.0\.weight.*\n  head\.fc\.weight"):
             mfsf2.load_checkpoint(build_as(task), tmp_path / "seg.safetensors")
+    assert "0 classes" not in caplog.text
 
 
 def test_other_number_of_mask_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

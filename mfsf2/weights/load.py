@@ -32,6 +32,9 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
         TypeError: a model of another library, or one wrapped for ``features_only``.
         ValueError: a damaged file, or keys that do not fit: all are listed. The network then keeps its weights.
     """
+    if isinstance(path, nn.Module):
+        raise TypeError("the network comes first, then the file: load_checkpoint(model, path)")
+    _check_network(model)
     load_weights(model, read_state_dict(path), str(path))
 
 
@@ -44,11 +47,7 @@ def load_weights(model: Any, state: dict[str, Tensor], source: str, num_classes:
         source: what messages call it.
         num_classes: how many classes it must have; None where nothing says.
     """
-    if not isinstance(getattr(model, "model_args", None), dict):
-        raise TypeError(
-            f"{type(model).__name__} is no network of this library: load into what mfsf2.create_model returned; for "
-            "features_only, give create_model the checkpoint_path"
-        )
+    _check_network(model)
     target = model.state_dict()
     state = dict(convert_authors_keys(state))
     have = _num_classes(_class_keys(model, state, model.head_names[0]), state)
@@ -61,6 +60,14 @@ def load_weights(model: Any, state: dict[str, Tensor], source: str, num_classes:
     _adapt_stems(model, state, target, source)
     _check_keys(state, target, source)
     model.load_state_dict(state, strict=True)
+
+
+def _check_network(model: Any) -> None:
+    if not isinstance(getattr(model, "model_args", None), dict):
+        raise TypeError(
+            f"{type(model).__name__} is no network of this library: load into what mfsf2.create_model returned; for "
+            "features_only, give create_model the checkpoint_path"
+        )
 
 
 def _adapt_head(model: Any, head: str, state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
@@ -76,6 +83,10 @@ def _adapt_head(model: Any, head: str, state: dict[str, Tensor], target: dict[st
         _drop(state, [key for key in state if key.startswith(f"{head}.")], source, "the network's head is empty")
         return
     keys, fresh = _class_keys(model, state, head), _class_keys(model, target, head)
+    needs_more = any(key.startswith(f"{head}.") and key not in fresh for key in target)
+    if needs_more and not any(key.startswith(f"{head}.") for key in state):
+        # Nothing of the head is there, its classes are not the point: all its keys are reported as missing.
+        return
     num_have, num_want = _num_classes(keys, state), _num_classes(fresh, target)
     if num_have == num_want:
         return

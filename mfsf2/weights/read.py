@@ -1,7 +1,7 @@
 """Read a checkpoint file into a state dict."""
 
 import os
-import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ValueError: truncated, damaged, or not a checkpoint.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(
+            f"no checkpoint at {path}, it is a folder: give a file, or create_model the name 'local-dir:{path}' for what "
+            "save_pretrained wrote"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
@@ -46,11 +51,16 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except OSError:
+        raise
+    except Exception as error:
+        # Any bytes are instructions to the unpickler, with any error; torch's own advice is to run them unchecked.
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it holds {code[1]}" if code else "it is damaged, or not a file of torch.save"
         raise ValueError(
-            f"{path} cannot be read as a checkpoint of tensors ({error}): it is damaged or holds more; convert "
-            "it to safetensors where you trust it"
-        ) from error
+            f"{path} cannot be read as a checkpoint of tensors: {reason}. A file that you trust can be converted to "
+            "safetensors"
+        ) from None
     if isinstance(content, dict):
         for wrapper in _WRAPPERS:
             if isinstance(content.get(wrapper), dict):
