@@ -35,6 +35,10 @@ class TestTinySegmenter(MaskContract):
         assert all(module.training for module in model.modules())
         assert all(torch.equal(value, model.state_dict()[name]) for name, value in kept.items())
         assert model(self.image()).shape == (2, 3, 64, 96)
+        layers = model.get_classifier()
+        assert [layer.weight.shape[0] for layer in layers] == [3] * 5
+        names = {id(module): name for name, module in model.named_modules()}
+        assert tuple(names[id(layer)] for layer in layers) == model.pretrained_cfg["classifier"]
         with pytest.raises(ValueError, match="num_classes=0 must be at least 1"):
             model.reset_classifier(0)
         assert model.num_classes == 3 and model(self.image()).shape == (2, 3, 64, 96)

@@ -7,6 +7,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from ..heads.segmentation import SegmentationHead, check_mask_classes
+from ..layers.checks import check_rate
 from ..layers.pooling import resize_bilinear, upsample_to
 from .base import ImageNetwork
 from .classification import ClassifierMethods, join_pooled
@@ -147,6 +148,11 @@ class MFSF2Segmenter(MaskMethods):
             return self.forward_features(x)
         return upsample_to(self.deep_logits(x)[-1], x)
 
+    def get_classifier(self) -> tuple[nn.Module, ...]:
+        """The layers of logits, coarse to fine: five 1x1 convolutions."""
+        head = self._unpruned_mask_head()
+        return (head.coarse, *(step.out for step in head.steps))  # type: ignore[arg-type]
+
     def reset_classifier(self, num_classes: int) -> None:
         """Put in new layers of logits for another number of mask classes; all else stays as it is.
 
@@ -197,6 +203,7 @@ class MFSF2ClassifierSegmenter(ClassifierMethods, MaskMethods):
         **encoder_args: Any,
     ) -> None:
         check_mask_classes(mask_classes, "mask_classes")
+        check_rate(mask_drop_rate, "mask_drop_rate")
         super().__init__(MFSF2Encoder(in_chans=in_chans, device=device, dtype=dtype, **encoder_args))
         self.mask_classes = mask_classes
         self.mask_drop_rate = mask_drop_rate
