@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from .layers.checks import check_integer
 from .layers.conv import ConvBnAct
 
 __all__ = ["MIN_EXPORT_SIZE", "MIN_EXPORT_TORCH", "export_onnx", "export_program", "fold_batch_norm"]
@@ -35,7 +36,10 @@ def fold_batch_norm(model: _Network) -> _Network:
 
     Raises:
         ValueError: the network is in training mode.
+        TypeError: no network.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{type(model).__name__} is no network: give a torch.nn.Module in evaluation mode")
     _check_eval(model)
     folded = copy.deepcopy(model)
     modules = dict(folded.named_modules())
@@ -66,13 +70,14 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
             backbones may need another value, which the error of ``torch.export`` then names.
 
     Raises:
-        ValueError: the network is in training mode.
-        TypeError: a model of another library.
+        ValueError: the network is in training mode, or ``min_size`` is less than 1.
+        TypeError: a model of another library, or a ``min_size`` that is no integer.
         RuntimeError: torch is older than 2.13, which ties the sizes to the example's parity.
     """
     if not callable(getattr(model, "example_inputs", None)):
         raise TypeError(f"{type(model).__name__} is no network of this library: use torch.export.export on it")
     _check_eval(model)
+    check_integer(min_size, "min_size")
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH:
         needed = ".".join(map(str, MIN_EXPORT_TORCH))
         raise RuntimeError(f"export with dynamic sizes needs torch {needed} or later, installed is {torch.__version__}")
@@ -95,7 +100,10 @@ def export_onnx(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ImportError: the extra is not installed.
+        TypeError: no exported program, for example the network itself.
     """
+    if not isinstance(program, ExportedProgram):
+        raise TypeError(f"program is a {type(program).__name__}: give what export_program(model) returns")
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:

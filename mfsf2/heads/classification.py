@@ -4,7 +4,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_batch, check_map
+from ..layers.checks import check_batch, check_integer, check_map, check_rate
 from ..layers.pooling import GlobalPool
 
 __all__ = ["ClassificationHead"]
@@ -46,6 +46,10 @@ class ClassificationHead(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_integer(in_features, "in_features")
+        if hidden_features is not None:
+            check_integer(hidden_features, "hidden_features", meaning=", or None for no hidden layer")
+        check_rate(drop_rate, "drop_rate")
         self.in_features = in_features
         self.hidden_features = hidden_features
         self.drop = nn.Dropout(drop_rate)
@@ -69,10 +73,7 @@ class ClassificationHead(nn.Module):
     def _build_pool_and_hidden(
         self, global_pool: str, num_classes: int, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
-        if not isinstance(num_classes, int):
-            raise TypeError(f"num_classes={num_classes!r} must be an integer")
-        if num_classes < 0:
-            raise ValueError(f"num_classes={num_classes} must be 0 (no classifier) or more")
+        check_integer(num_classes, "num_classes", 0, " (no classifier)")
         if not global_pool and num_classes:
             raise ValueError(
                 f"global_pool='' with num_classes={num_classes}: a classifier needs a pooled vector, so use a pool, or "

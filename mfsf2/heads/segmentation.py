@@ -7,7 +7,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_pixels, check_pyramid
+from ..layers.checks import check_integer, check_pixels, check_pyramid, check_rate
 from ..layers.conv import ConvBnAct
 from ..layers.reverse_attention import ReverseAttention
 
@@ -57,12 +57,14 @@ class SegmentationHead(nn.Module):
     ) -> None:
         super().__init__()
         check_mask_classes(num_classes)
-        if isinstance(in_chans, int) or not all(isinstance(chans, int) for chans in in_chans):
+        if not isinstance(in_chans, Sequence) or not all(type(chans) is int for chans in in_chans):
             raise TypeError(f"in_chans={in_chans!r} must be a list of integers, the channels of each feature map")
         if not in_chans:
             raise ValueError("in_chans is empty: give the channels of at least one feature map")
-        if min(*in_chans, hidden_chans) < 1:
-            raise ValueError(f"in_chans={list(in_chans)} and hidden_chans={hidden_chans} must be at least 1")
+        if min(in_chans) < 1:
+            raise ValueError(f"in_chans={list(in_chans)} must be at least 1 each")
+        check_integer(hidden_chans, "hidden_chans")
+        check_rate(drop_rate, "drop_rate")
         dd: dict[str, Any] = dict(device=device, dtype=dtype)
         self.in_chans = list(in_chans)
         self.hidden_chans = hidden_chans
@@ -102,7 +104,4 @@ class SegmentationHead(nn.Module):
 
 def check_mask_classes(value: int, name: str = "num_classes") -> None:
     """Check a number of channels of masks."""
-    if not isinstance(value, int):
-        raise TypeError(f"{name}={value!r} must be an integer")
-    if value < 1:
-        raise ValueError(f"{name}={value} must be at least 1: one channel of logits for the foreground")
+    check_integer(value, name, meaning=": one channel of logits for the foreground")

@@ -5,7 +5,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_map
+from .checks import check_map, check_reduction
 
 __all__ = ["AxialAttention"]
 
@@ -65,6 +65,7 @@ class AxialAttention(nn.Module):
 
     Raises:
         ValueError: fewer channels than ``reduction``, an input of another shape.
+        TypeError: arguments that are no integers, an input of another dtype.
 
     Example:
         >>> AxialAttention(64)(torch.randn(2, 64, 9, 13)).shape
@@ -79,11 +80,7 @@ class AxialAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if reduction < 1 or channels < reduction:
-            raise ValueError(
-                f"channels={channels} with reduction={reduction} leaves no query channel: use a reduction from 1 to "
-                "the number of channels"
-            )
+        check_reduction(channels, reduction, ("channels", "reduction"), "query channel")
         self.channels = channels
         hidden = channels // reduction
         self.columns = AxisAttention(channels, hidden, along_width=False, device=device, dtype=dtype)

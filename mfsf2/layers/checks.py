@@ -21,20 +21,21 @@ __all__ = [
 ]
 
 
-def check_integer(value: Any, name: str, minimum: int = 1) -> None:
-    """Check an argument that is a number of things."""
+def check_integer(value: Any, name: str, minimum: int = 1, meaning: str = "") -> None:
+    """Check an argument that is a number of things; ``meaning`` is what more there is to say of a smaller one."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}={value!r} must be an integer")
     if value < minimum:
-        raise ValueError(f"{name}={value} must be at least {minimum}")
+        raise ValueError(f"{name}={value} must be at least {minimum}{meaning}")
 
 
-def check_rate(value: Any, name: str) -> None:
+def check_rate(value: Any, name: str, below_one: bool = False) -> None:
     """Check an argument that is a probability."""
+    allowed = "from 0 to below 1" if below_one else "from 0 to 1"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}={value!r} must be a number from 0 to 1")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}={value} must be from 0 to 1")
+        raise TypeError(f"{name}={value!r} must be a number {allowed}")
+    if not 0 <= value <= 1 or (below_one and value == 1):
+        raise ValueError(f"{name}={value} must be {allowed}")
 
 
 def check_reduction(channels: int, reduction: int, names: tuple[str, str], left: str) -> None:
@@ -68,9 +69,9 @@ def check_dtype(x: Tensor, weight: Tensor | None, name: str) -> None:
     """Check that ``x`` has the dtype of a weight it is to meet, if there is one, or that autocast sees to it."""
     if weight is None or x.dtype == weight.dtype or _autocasts(x, weight):
         return
+    autocast = "" if x.dtype == torch.float64 else ", or run both under torch.autocast"
     raise TypeError(
-        f"{name} is {x.dtype} and the weights are {weight.dtype}: convert one of them, e.g. x.to({weight.dtype}), or "
-        "run both under torch.autocast"
+        f"{name} is {x.dtype} and the weights are {weight.dtype}: convert one of them, e.g. x.to({weight.dtype}){autocast}"
     )
 
 

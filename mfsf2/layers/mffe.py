@@ -6,7 +6,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from .checks import check_map
+from .checks import check_map, check_reduction
 from .dct import FrequencyPairs, dct_filter_bank, dct_frequencies
 from .pooling import adaptive_avg_pool
 
@@ -57,11 +57,7 @@ class MFFE(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if reduction < 1 or channels < reduction:
-            raise ValueError(
-                f"channels={channels} with reduction={reduction} leaves no hidden unit: use a reduction from 1 to the "
-                "number of channels"
-            )
+        check_reduction(channels, reduction, ("channels", "reduction"), "hidden unit")
         self.channels = channels
         self.grid_size = grid_size
         self.frequencies = dct_frequencies(frequencies, num_frequencies)

@@ -7,7 +7,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from .axial import AxialAttention
-from .checks import check_map, check_same
+from .checks import check_form, check_integer, check_map, check_reduction, check_same
 from .conv import ConvBnAct
 from .pooling import upsample_to
 
@@ -23,7 +23,12 @@ def foreground_probability(logits: Tensor) -> Tensor:
     """Probability of any foreground, ``(B, 1, H, W)``, for logits ``(B, K, H, W)``.
 
     ``sigmoid`` of the one logit for K = 1; for more ``1 - softmax[0]``, channel 0 being the background.
+
+    Raises:
+        ValueError: logits of another rank.
+        TypeError: logits that are not floating point.
     """
+    check_form(logits, "(B, K, H, W)", "logits")
     if logits.shape[1] == 1:
         return logits.sigmoid()
     return 1 - logits.softmax(1)[:, :1]
@@ -47,6 +52,10 @@ class ReverseAttention(nn.Module):
 
     Shape: ``(B, in_chans, H, W)`` and ``(B, K, h, w)`` to ``(B, K, H, W)``.
 
+    Raises:
+        ValueError: no classes or channels, fewer channels than ``axial_reduction``, inputs of other shapes.
+        TypeError: arguments that are no integers, inputs of another dtype.
+
     Example:
         >>> step = ReverseAttention(64, num_classes=1)
         >>> step(torch.randn(2, 64, 18, 14), torch.randn(2, 1, 9, 7)).shape
@@ -63,6 +72,9 @@ class ReverseAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_reduction(in_chans, axial_reduction, ("in_chans", "axial_reduction"), "query channel")
+        check_integer(num_classes, "num_classes")
+        check_integer(hidden_chans, "hidden_chans")
         dd: dict[str, Any] = dict(device=device, dtype=dtype)
         self.in_chans = in_chans
         self.num_classes = num_classes
@@ -75,10 +87,12 @@ class ReverseAttention(nn.Module):
         self, num_classes: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         """Put in a new layer of logits for another number of classes."""
+        check_integer(num_classes, "num_classes")
         self.num_classes = num_classes
         self.out = nn.Conv2d(self.out.in_channels, num_classes, 1, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
+        """Finer logits on the grid of the map ``x``, for coarser ``logits`` on a grid of their own."""
         check_map(x, self.in_chans, "x", self.conv1.conv.weight)
         check_map(logits, self.num_classes, "logits", self.conv1.conv.weight)
         check_same(x, logits, "x and logits", same_grid=False)

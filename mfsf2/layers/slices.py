@@ -5,7 +5,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_dtype, check_form, check_map
+from .checks import check_dtype, check_form, check_integer, check_map, check_rate
 from .pooling import upsample_to
 
 __all__ = ["SliceStem", "TwoModalityStem"]
@@ -78,10 +78,7 @@ class SliceStem(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("num_slices", num_slices), ("in_chans", in_chans), ("out_chans", out_chans)):
-            if not isinstance(value, int):
-                raise TypeError(f"{name}={value!r} must be an integer")
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+            check_integer(value, name)
         self.num_slices = num_slices
         self.in_chans = in_chans
         self.out_chans = out_chans
@@ -207,6 +204,19 @@ torch.fx.wrap("check_stack")
 torch.fx.wrap("route_modalities")
 
 
+def check_modality_dropout(rate: float, name: str, in_chans: int, slice_chans: int | None) -> None:
+    """Check the share of samples that lose a modality, and that the other one can stand in for it."""
+    check_rate(rate, name)
+    if slice_chans is None:
+        return
+    check_integer(slice_chans, "slice_chans")
+    if rate and slice_chans not in (1, in_chans):
+        raise ValueError(
+            f"slices of {slice_chans} channels and images of {in_chans} cannot stand in for each other: use {name}=0, "
+            f"given was {rate}"
+        )
+
+
 class TwoModalityStem(nn.Module):
     """An image and a stack of slices, either of which may be missing, to the images of two branches.
 
@@ -250,15 +260,9 @@ class TwoModalityStem(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_modality_dropout(drop_rate, "drop_rate", in_chans, slice_chans)
         slice_chans = in_chans if slice_chans is None else slice_chans
         self.slices = SliceStem(num_slices, slice_chans, in_chans, device=device, dtype=dtype)
-        if not 0 <= drop_rate <= 1:
-            raise ValueError(f"drop_rate={drop_rate} must be from 0 to 1")
-        if drop_rate and slice_chans not in (1, in_chans):
-            raise ValueError(
-                f"slices of {slice_chans} channels and images of {in_chans} cannot stand in for each other: use "
-                f"drop_rate=0, given was {drop_rate}"
-            )
         self.drop_rate = drop_rate
 
     def forward(
@@ -268,6 +272,14 @@ class TwoModalityStem(nn.Module):
         image_mask: Tensor | None = None,
         stack_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """The images for both branches.
+
+        Args:
+            image: ``(B, in_chans, H, W)``; None where no sample has one.
+            stack: ``(B, S, slice_chans, H', W')``; None where no sample has one.
+            image_mask: bool ``(B,)``, True where a sample has its image; None where all have.
+            stack_mask: the same for the stack.
+        """
         drop_rate = self.drop_rate if self.training else 0.0
         stem = self.slices
         images = route_modalities(

@@ -7,6 +7,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from ..heads.classification import ClassificationHead
+from ..layers.checks import check_integer
 from ..layers.pooling import resize_bilinear
 from .base import ImageNetwork, MFSF2Network
 from .encoder import MFSF2Encoder
@@ -40,6 +41,8 @@ class ClassifierMethods(MFSF2Network):
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
+        if head_hidden_size is not None:
+            check_integer(head_hidden_size, "head_hidden_size")
         self.num_classes = num_classes
         self.drop_rate = drop_rate
         self.head = ClassificationHead(

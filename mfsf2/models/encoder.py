@@ -8,7 +8,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_image
+from ..layers.checks import check_image, check_integer, check_rate
 from ..layers.dct import FrequencyPairs
 from ..layers.fusion import FusionStage, MultiFreqMultiScaleFusion
 from .backbones import create_branch
@@ -60,12 +60,15 @@ class MFSF2Encoder(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(in_chans, int):
-            raise TypeError(f"in_chans={in_chans!r} must be an integer")
-        if in_chans < 1:
-            raise ValueError(f"in_chans={in_chans} must be at least 1")
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate={drop_path_rate} must be from 0 to below 1")
+        sizes = dict(channels=channels, pyramid_chans=pyramid_chans, out_chans=out_chans)
+        for name, size in dict(in_chans=in_chans, **sizes, reduction=reduction, grid_size=grid_size).items():
+            check_integer(size, name)
+        for name, backbone in (("cnn", cnn), ("transformer", transformer)):
+            if not isinstance(backbone, str):
+                raise TypeError(f"{name}={backbone!r} must be the name of a timm model")
+        check_rate(drop_path_rate, "drop_path_rate", below_one=True)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"dtype={dtype!r} must be a floating-point dtype of torch, e.g. torch.float32")
         dd: dict[str, Any] = dict(device=device, dtype=dtype)
         common: dict[str, Any] = dict(in_chans=in_chans, pretrained=pretrained_backbones, cache_dir=cache_dir, **dd)
         cnn_branch = create_branch(cnn, **common)

@@ -7,7 +7,7 @@ import torch.fx
 from torch import Tensor
 
 from ..layers.checks import check_sides
-from ..layers.slices import TwoModalityStem
+from ..layers.slices import TwoModalityStem, check_modality_dropout
 from .base import Indices
 from .classification import ClassifierMethods
 from .encoder import MFSF2Encoder
@@ -67,6 +67,7 @@ class MFSF2RCMClassifier(ClassifierMethods):
         dtype: torch.dtype | None = None,
         **encoder_args: Any,
     ) -> None:
+        check_modality_dropout(modality_drop_rate, "modality_drop_rate", in_chans, slice_chans)
         super().__init__(MFSF2Encoder(in_chans=in_chans, device=device, dtype=dtype, **encoder_args))
         self.stem = TwoModalityStem(num_slices, in_chans, slice_chans, modality_drop_rate, device=device, dtype=dtype)
         self._add_classifier(num_classes, global_pool, drop_rate, head_hidden_size, device, dtype)
@@ -148,6 +149,14 @@ class MFSF2RCMClassifier(ClassifierMethods):
         image_mask: Tensor | None = None,
         stack_mask: Tensor | None = None,
     ) -> Tensor:
+        """Logits of the classes, ``(B, num_classes)``.
+
+        Args:
+            image: ``(B, in_chans, H, W)``; None where no sample has one.
+            stack: ``(B, S, slice_chans, H', W')``; None where no sample has one.
+            image_mask: bool ``(B,)``, True where a sample has its image; None where all have.
+            stack_mask: the same for the stack.
+        """
         images = self._branch_images(image, stack, image_mask, stack_mask)
         self.head.check_batch(images[0])
         return self.forward_head(self._encode(*images))
