@@ -76,7 +76,7 @@ def test_reverse_attention(name: str) -> None:
 
 def test_segmentation_head() -> None:
     for value in (None, 5, [True], {16}):
-        with pytest.raises(TypeError, match="in_chans=.* must be a list of integers"):
+        with pytest.raises(TypeError, match=r"in_chans=.* must be a list of integers"):
             mfsf2.SegmentationHead(value)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"hidden_chans=1\.5 must be an integer"):
         mfsf2.SegmentationHead([16], hidden_chans=1.5)  # type: ignore[arg-type]
@@ -86,7 +86,9 @@ def test_segmentation_head() -> None:
 
 def test_classification_head() -> None:
     for value in (0, -4):
-        with pytest.raises(ValueError, match=f"hidden_features={value} must be at least 1, or None for no hidden layer"):
+        with pytest.raises(
+            ValueError, match=f"hidden_features={value} must be at least 1, or None for no hidden layer"
+        ):
             mfsf2.ClassificationHead(16, 3, hidden_features=value)
 
 

@@ -235,12 +235,16 @@ def test_bad_input(block: Block) -> None:
     with pytest.raises(TypeError, match=r"floating point, got torch.int64: convert it, e\.g\. x\.float\(\)$"):
         call(lambda x: x.long())
     for dtype in (torch.float64, torch.float16, torch.bfloat16):
-        with pytest.raises(TypeError, match=rf" is {dtype} and the weights are torch\.float32.*x\.to\(torch\.float32\)"):
+        with pytest.raises(
+            TypeError, match=rf" is {dtype} and the weights are torch\.float32.*x\.to\(torch\.float32\)"
+        ):
             call(lambda x, dtype=dtype: x.to(dtype))
     if block.as_lists:
         with pytest.raises(ValueError, match=rf"maps\[0\] has {chans - 1} channels"):
             call(lambda x: x[:, 1:])
-    with pytest.raises(ValueError, match=rf"has 5 channels, expected {chans}.*\(B, H, W, C\) give x\.permute\(0, 3, 1, 2\)"):
+    with pytest.raises(
+        ValueError, match=rf"has 5 channels, expected {chans}.*\(B, H, W, C\) give x\.permute\(0, 3, 1, 2\)"
+    ):
         call(lambda x: torch.randn(2, 5, 6, chans))
     with pytest.raises(ValueError, match="is empty"):
         call(lambda x: x[:0])

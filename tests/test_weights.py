@@ -239,7 +239,7 @@ def test_what_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
     for text in ("hello", "notes on a training\n", "{}", "epoch,loss\n1,0.5\n", "12 classes", "(x", "\n"):
         path = tmp_path / "notes.txt"
         path.write_text(text)
-        with pytest.raises(ValueError, match="damaged, or not a file of torch.save") as caught:
+        with pytest.raises(ValueError, match=r"damaged, or not a file of torch\.save") as caught:
             mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=path)
         assert "weights_only" not in str(caught.value)
     torch.save({"state_dict": _Harmful()}, path)

@@ -71,7 +71,8 @@ def check_dtype(x: Tensor, weight: Tensor | None, name: str) -> None:
         return
     autocast = "" if x.dtype == torch.float64 else ", or run both under torch.autocast"
     raise TypeError(
-        f"{name} is {x.dtype} and the weights are {weight.dtype}: convert one of them, e.g. x.to({weight.dtype}){autocast}"
+        f"{name} is {x.dtype} and the weights are {weight.dtype}: convert one of them, e.g. "
+        f"x.to({weight.dtype}){autocast}"
     )
 
 

@@ -171,9 +171,15 @@ class MultiFreqMultiScaleFusion(nn.Module):
             [channels] * len(cnn_chans), pyramid_chans, out_chans, pyramid_size, device=device, dtype=dtype
         )
 
+    @property
+    def last_weight(self) -> Tensor:
+        """A weight of the last stage, the one that pruning never takes away."""
+        last: Any = self.stages[-1]
+        return last.align.cnn.conv.weight
+
     def fuse(self, cnn_maps: list[Tensor], transformer_maps: list[Tensor]) -> list[Tensor]:
         """The fused maps F_1..F_n alone, without the pyramid."""
-        weight = self.stages[-1].align.cnn.conv.weight
+        weight = self.last_weight
         check_pyramid(cnn_maps, self.cnn_chans, "cnn_maps", weight)
         check_pyramid(transformer_maps, self.transformer_chans, "transformer_maps", weight)
         # zip follows the lists: symbolic tracing sees lists of known length, the check above has compared it.

@@ -101,14 +101,14 @@ class PyramidSplitAttention(nn.Module):
         return (1 + 2 * self.fc(torch.stack(means, dim=1)).sigmoid()).softmax(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_map(x, self.in_chans, "x", self.convs[0].weight)
+        check_map(x, self.in_chans, "x", self.convs[0].weight)  # type: ignore[arg-type]
         maps = [conv(x) for conv in self.convs]
         attention = self._attention([y.mean((2, 3)) for y in maps]).unsqueeze(3).unsqueeze(4)
         return torch.cat([attention[:, i] * maps[i] for i in reversed(range(len(maps)))], dim=1)
 
     def pooled(self, x: Tensor) -> Tensor:
         """``forward(x).mean((2, 3))``, exactly, from the window means of ``x``: no convolution is evaluated."""
-        check_map(x, self.in_chans, "x", self.convs[0].weight)
+        check_map(x, self.in_chans, "x", self.convs[0].weight)  # type: ignore[arg-type]
         return self.pooled_from_windows(window_means(x, self.max_kernel_size))
 
     def pooled_from_windows(self, windows: Tensor) -> Tensor:
@@ -171,13 +171,13 @@ class MultiScalePyramid(nn.Module):
         )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        check_pyramid(maps, self.in_chans, "maps", self.psa.convs[0].weight)
+        check_pyramid(maps, self.in_chans, "maps", self.psa.convs[0].weight)  # type: ignore[arg-type]
         adapted = [adaptive_avg_pool(adapt(x), self.size) for adapt, x in zip(self.adapters, maps)]
         return self.psa(torch.cat(adapted, dim=1))
 
     def pooled(self, maps: list[Tensor]) -> Tensor:
         """``forward(maps).mean((2, 3))``, exactly, at a small part of its cost."""
-        check_pyramid(maps, self.in_chans, "maps", self.psa.convs[0].weight)
+        check_pyramid(maps, self.in_chans, "maps", self.psa.convs[0].weight)  # type: ignore[arg-type]
         kernel_size = self.psa.max_kernel_size
         windows = [pooled_window_means(adapt(x), self.size, kernel_size) for adapt, x in zip(self.adapters, maps)]
         return self.psa.pooled_from_windows(torch.cat(windows, dim=1))

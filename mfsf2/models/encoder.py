@@ -133,8 +133,7 @@ class MFSF2Encoder(nn.Module):
             transformer_x: another image for the transformer branch, of a size of its own; None for the same image.
             num_stages: how many stages; None for all.
         """
-        # The last stage is the one that pruning never takes away.
-        weight = self.fusion.stages[-1].align.cnn.conv.weight
+        weight = self.fusion.last_weight
         check_image(x, self.in_chans, self.min_size, self.training, weight)
         if transformer_x is None:
             transformer_x = x

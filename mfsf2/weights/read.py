@@ -26,8 +26,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     path = Path(path)
     if path.is_dir():
         raise FileNotFoundError(
-            f"no checkpoint at {path}, it is a folder: give a file, or create_model the name 'local-dir:{path}' for what "
-            "save_pretrained wrote"
+            f"no checkpoint at {path}, it is a folder: give a file, or create_model the name 'local-dir:{path}' for "
+            "what save_pretrained wrote"
         )
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
