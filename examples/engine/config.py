@@ -116,13 +116,14 @@ class Loss:
     """Losses.
 
     Attributes:
-        balance: against unequal classes: draw them equally often (``sampling``), weigh them (``loss``), or neither.
+        balance: against unequal classes: draw them equally often (``sampling``), weigh them (``loss``), add the
+            logarithm of their frequencies to the logits while training (``logits``), or nothing.
         smoothing: label smoothing.
         mask_weight: weight of the masks' loss where there are classes too.
         deep: weight of the coarser logit maps together, beside 1 of the finest.
     """
 
-    balance: Literal["none", "sampling", "loss"] = "sampling"
+    balance: Literal["none", "sampling", "loss", "logits"] = "sampling"
     smoothing: float = 0.0
     mask_weight: float = 1.0
     deep: float = 1.0

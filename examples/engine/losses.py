@@ -10,13 +10,23 @@ from torch.nn import functional as F
 from .config import Config
 from .data import Batch
 
-__all__ = ["Learner", "class_weights"]
+__all__ = ["Learner", "class_weights", "log_frequencies"]
 
 
 def class_weights(counts: Tensor) -> Tensor:
     """Weights inverse to the classes' frequencies, of mean 1 over the images."""
     counts = counts.float().clamp(min=1)
     return counts.sum() / (len(counts) * counts)
+
+
+def log_frequencies(counts: Tensor) -> Tensor:
+    """Logarithms of the classes' frequencies.
+
+    Logits that fit the images with these added fit equally frequent classes without them (Menon et al., "Long-tail
+    learning via logit adjustment", 2021).
+    """
+    counts = counts.float().clamp(min=1)
+    return (counts / counts.sum()).log()
 
 
 class Learner(nn.Module):
@@ -32,13 +42,15 @@ class Learner(nn.Module):
     """
 
     weight: Tensor | None
+    shift: Tensor | None
 
     def __init__(self, network: nn.Module, config: Config, counts: Tensor | None) -> None:
         super().__init__()
         self.network = network
         self.config = config
-        weigh = counts is not None and config.loss.balance == "loss"
-        self.register_buffer("weight", class_weights(counts) if weigh and counts is not None else None)
+        balance = config.loss.balance if counts is not None else "none"
+        self.register_buffer("weight", class_weights(counts) if balance == "loss" else None)  # type: ignore[arg-type]
+        self.register_buffer("shift", log_frequencies(counts) if balance == "logits" else None)  # type: ignore[arg-type]
         self.dice_and_entropy = DiceCELoss(sigmoid=True)
 
     def forward(self, batch: Batch, targets: Tensor | None) -> Tensor:
@@ -54,7 +66,8 @@ class Learner(nn.Module):
         return self.class_loss(network(*inputs), targets)
 
     def class_loss(self, logits: Tensor, targets: Any) -> Tensor:
-        return F.cross_entropy(logits.float(), targets, self.weight, label_smoothing=self.config.loss.smoothing)
+        logits = logits.float() if self.shift is None else logits.float() + self.shift
+        return F.cross_entropy(logits, targets, self.weight, label_smoothing=self.config.loss.smoothing)
 
     def mask_loss(self, deep: list[Tensor], masks: Tensor) -> Tensor:
         losses = [

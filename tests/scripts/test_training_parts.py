@@ -177,6 +177,10 @@ def test_losses_against_formulas() -> None:
     weights = 100 / (3 * counts)
     losses = -logits.log_softmax(1)[torch.arange(4), labels] * weights[labels]
     torch.testing.assert_close(weighted(batch, labels), losses.sum() / weights[labels].sum())
+    shifted = Learner(network, config(loss=Loss(balance="logits")), counts)
+    odds = logits.exp() * counts / 100  # Bayes' rule: the classes' frequencies times what the logits say
+    expected = -(odds / odds.sum(1, keepdim=True))[torch.arange(4), labels].log().mean()
+    torch.testing.assert_close(shifted(batch, labels), expected)
 
 
 def test_paths_are_balanced_and_withheld(folders: dict[str, Path]) -> None:
