@@ -43,13 +43,15 @@ def make_split(dataset: Dataset, seed: int = 0) -> Parts:
 
 
 def save_split(path: str | Path, dataset: Dataset, parts: Parts) -> None:
-    """Write which image is in which part."""
-    content = {"dataset": dataset.name, "parts": {name: [r.id for r in records] for name, records in parts.items()}}
+    """Write which image is in which part, and whether these are but some of the data set's."""
+    ids = {name: [record.id for record in records] for name, records in parts.items()}
+    subset = sum(map(len, ids.values())) < len(dataset.records)
+    content = {"dataset": dataset.name, **({"subset": True} if subset else {}), "parts": ids}
     Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def load_split(path: str | Path, dataset: Dataset) -> Parts:
-    """Read what :func:`save_split` wrote for the same images.
+    """Read what :func:`save_split` wrote for the same images, or for some of them where the file says ``subset``.
 
     Raises:
         DataError: no such file, not a split, of another data set or of other images, a group in two parts.
@@ -60,6 +62,7 @@ def load_split(path: str | Path, dataset: Dataset) -> Parts:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         name, ids = content["dataset"], {part: list(content["parts"][part]) for part in PARTS}
+        subset = content.get("subset") is True
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a split file ({type(error).__name__}: {error})") from error
     if name != dataset.name:
@@ -67,7 +70,7 @@ def load_split(path: str | Path, dataset: Dataset) -> Parts:
     records = {record.id: record for record in dataset.records}
     listed = [identity for part in ids.values() for identity in part]
     unknown, unlisted = set(listed) - set(records), set(records) - set(listed)
-    if unknown or unlisted or len(listed) != len(set(listed)):
+    if unknown or (unlisted and not subset) or len(listed) != len(set(listed)):
         raise DataError(
             f"{path} is of other images: {len(unknown)} of its {len(listed)} are not here, {len(unlisted)} of these "
             f"{len(records)} are not in it, {len(listed) - len(set(listed))} are listed twice"

@@ -136,6 +136,20 @@ def test_split_file(folders: dict[str, Path], tmp_path: Path) -> None:
             load_split(tmp_path / "bad.json", dataset)
 
 
+def test_split_file_of_a_part_of_the_images(folders: dict[str, Path], tmp_path: Path) -> None:
+    dataset = read_dataset("isic2018", folders["isic2018"])
+    some = Dataset("isic2018", {}, "image", "", dataset.records[3:])
+    parts = make_split(some, 5)
+    save_split(tmp_path / "whole.json", some, parts)
+    with pytest.raises(DataError, match=r"0 of its 17 are not here, 3 of these 20 are not in it"):
+        load_split(tmp_path / "whole.json", dataset)
+    save_split(tmp_path / "some.json", dataset, parts)
+    assert load_split(tmp_path / "some.json", dataset) == parts == load_split(tmp_path / "some.json", some)
+    fewer = Dataset("isic2018", {}, "image", "", dataset.records[5:])
+    with pytest.raises(DataError, match=r"of other images: 2 of its 17 are not here"):
+        load_split(tmp_path / "some.json", fewer)
+
+
 def test_split_file_with_a_group_in_two_parts(folders: dict[str, Path], tmp_path: Path) -> None:
     dataset = read_dataset("ham10000", folders["ham10000"])
     parts = make_split(dataset)
