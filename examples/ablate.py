@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine.inference import load_network, prepare_image, task_of
+from engine.inference import prepare_image
 from engine.measures import summary
+from engine.network import load_network, task_of
 from engine.paths import path_slices
 from readers import READERS, DataError, Record, load_split, read_dataset
 from torch import Tensor

@@ -21,8 +21,16 @@ from accelerate import Accelerator
 from engine.baseline import fixed_mask_dice
 from engine.checkpoint import check_folder
 from engine.figures import draw_confusion, draw_reliability
-from engine.inference import Prediction, load_network, predict_records, task_of
-from engine.measures import bootstrap, classification_measures, confusion, fit_temperature, reliability, summary
+from engine.inference import Prediction, predict_records
+from engine.measures import (
+    bootstrap,
+    classification_measures,
+    confusion,
+    fit_temperature,
+    flatten,
+    reliability,
+)
+from engine.network import load_network, task_of
 from jsonargparse import auto_cli
 from readers import DataError, Dataset, Record, check_files, load_split, read_dataset, without_overlap
 from torch import Tensor
@@ -36,43 +44,59 @@ def evaluate(
     split: str | None = None,
     part: Literal["train", "val", "test"] = "test",
     rounds: int = 1000,
+    input_size: int | None = None,
+    flips: bool = False,
     device: Literal["auto", "cpu"] = "auto",
 ) -> dict[str, Any]:
     """Measure a trained network. Research only.
 
     Args:
-        checkpoint: folder of the network, ``best`` of a run.
+        checkpoint: folder of the network, ``best`` of a run; or a name of a network with its pretrained tag.
         data: the data set.
         folder: where it lies.
         out: folder for the results.
         split: the split of the run, ``split.json``; without one all images are measured.
         part: which part of the split.
         rounds: samples of the bootstrap.
+        input_size: height and width of the network's input; None for what it was trained at.
+        flips: measure means over each image and its three mirror images.
         device: ``auto`` takes an accelerator where there is one.
     """
     try:
         check_folder(Path(out))
         accelerator = Accelerator(cpu=device == "cpu")
         network = load_network(checkpoint)
+        set_input_size(network, input_size)
         dataset = read_dataset(data, folder, masks=task_of(network) in ("seg", "clsseg"))
         parts = load_split(split, dataset) if split is not None else {str(part): dataset.records}
         check_labels(network, dataset)
         records = left_over(network, parts, part, accelerator.is_main_process)
         check_files(records)
-        predictions = predict_records(network, records, accelerator)
+        predictions = predict_records(network, records, accelerator, flips=flips)
         temperature = 1.0
         if predictions[0].logits and part != "val" and "val" in parts:
-            temperature = temperature_of(predict_records(network, parts["val"], accelerator), parts["val"])
+            temperature = temperature_of(predict_records(network, parts["val"], accelerator, flips=flips), parts["val"])
         if not accelerator.is_main_process:
             return {}
         results = measure(predictions, records, dataset.labels, temperature, rounds)
-        results |= {"checkpoint": checkpoint, "data": data, "part": part if split else "all"}
+        results |= {"checkpoint": checkpoint, "data": data, "part": part if split else "all", "flips": flips}
+        results["input_size"] = network.pretrained_cfg["input_size"][1]
         if predictions[0].dice is not None and "train" in parts:
             results["fixed_mask_dice"] = fixed_mask_dice(parts["train"], records)
         write(Path(out), results, predictions, records, dataset.labels)
         return results
     except (DataError, OSError) as error:
         raise SystemExit(str(error)) from error
+
+
+def set_input_size(network: Any, size: int | None) -> None:
+    """Have a network measured at another size than it was trained at."""
+    if size is None:
+        return
+    least = network.pretrained_cfg["min_input_size"][1]
+    if size < least:
+        raise DataError(f"input_size={size} must be at least {least}")
+    network.pretrained_cfg["input_size"] = (3, size, size)
 
 
 def check_labels(network: Any, dataset: Dataset) -> None:
@@ -118,8 +142,9 @@ def measure(
     if predictions[0].logits:
         logits, labels = logits_and_labels(predictions, records)
         results |= classification_measures(logits, labels, names, temperature)
-        probabilities = logits.softmax(1)
-        results["intervals"] |= bootstrap(lambda at: summary(probabilities[at], labels[at]), groups, rounds)
+        results["intervals"] |= bootstrap(
+            lambda at: flatten(classification_measures(logits[at], labels[at], names, temperature)), groups, rounds
+        )
     if predictions[0].dice is not None:
         overlap = {name: torch.tensor([getattr(p, name) for p in predictions]) for name in ("dice", "iou")}
         results |= {name: values.mean().item() for name, values in overlap.items()}
@@ -177,18 +202,25 @@ def draw_classes(
 
 def print_results(results: dict[str, Any]) -> None:
     """Measures with their intervals, and the table of classes."""
-    for name, (low, high) in results["intervals"].items():
-        print(f"{name:<20} {results[name]:.4f}  ({low:.4f} to {high:.4f})")
+    intervals = results["intervals"]
+    values = {**results, **(flatten(results) if "per_class" in results else {})}
+    of_classes = results.get("per_class", {})
+    for name, (low, high) in intervals.items():
+        if name.split()[0] not in of_classes:
+            print(f"{name:<42} {values[name]:.4f}  ({low:.4f} to {high:.4f})")
     if "fixed_mask_dice" in results:
-        print(f"{'fixed mask, Dice':<20} {results['fixed_mask_dice']:.4f}")
-    if "ece" in results:
-        fitted = f"{results['ece_with_temperature']:.4f} with temperature {results['temperature']:.2f}"
-        print(f"{'ECE':<20} {results['ece']:.4f}, {fitted}")
-    for name, value in results.get("melanoma", {}).items():
-        print(f"melanoma {name} {value:.4f}")
-    for name, row in results.get("per_class", {}).items():
-        cells = [f"{key} {'-' if v is None else format(v, '.3f')}" for key, v in row.items() if key != "images"]
+        print(f"{'fixed mask, Dice':<42} {results['fixed_mask_dice']:.4f}")
+    if "temperature" in results:
+        print(f"{'temperature':<42} {results['temperature']:.4f}")
+    for name, row in of_classes.items():
+        cells = [f"{key} {_with_interval(row[key], intervals.get(f'{name} {key}'))}" for key in row if key != "images"]
         print(f"{name:<8} {row['images']:>6} images  {'  '.join(cells)}")
+
+
+def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None or interval is None:
+        return "-"
+    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

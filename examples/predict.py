@@ -17,7 +17,8 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from engine.checkpoint import check_folder
-from engine.inference import Prediction, load_network, predict_records, task_of
+from engine.inference import Prediction, predict_records
+from engine.network import load_network, task_of
 from jsonargparse import ArgumentParser
 from PIL import Image
 from readers import DataError, Record, check_files

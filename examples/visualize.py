@@ -16,7 +16,8 @@ import torch
 from accelerate import Accelerator
 from engine.data import read_image, read_mask
 from engine.figures import Cell, check_figure, draw_grid
-from engine.inference import load_network, predict_records, prepare_image, task_of
+from engine.inference import predict_records, prepare_image
+from engine.network import load_network, task_of
 from jsonargparse import ArgumentParser, Namespace
 from readers import DataError, Record, check_files
 from torch import Tensor

@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from readers import DataError, Record
+from readers import Record
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-import mfsf2
 from mfsf2.layers import foreground_probability
 
 from .build import normalize
 from .data import read_image, read_mask
+from .network import task_of
 from .validation import dice_and_iou
 
-__all__ = ["Prediction", "load_network", "predict_records", "prepare_image", "task_of"]
+__all__ = ["Prediction", "predict_records", "prepare_image"]
 
 
 @dataclass
@@ -47,27 +47,8 @@ UseMask = Callable[[Record, Tensor], None]
 """Given a record and its predicted foreground on the image's own grid, bool ``(H, W)``."""
 
 
-def load_network(folder: str) -> Any:
-    """The network of a saved folder, for evaluation.
-
-    Raises:
-        DataError: no such folder, not a saved network, or one that takes no images of three channels.
-    """
-    source = folder if folder.startswith(("local-dir:", "hf-hub:")) else f"local-dir:{folder}"
-    try:
-        network: Any = mfsf2.create_model(source).eval()
-    except (OSError, TypeError, ValueError) as error:
-        raise DataError(f"checkpoint {folder}: {error}") from error
-    channels = network.pretrained_cfg["input_size"][0]
-    if channels != 3:
-        raise DataError(f"checkpoint {folder}: its network takes {channels} channels, images here have 3")
-    return network
-
-
-def task_of(network: Any) -> str:
-    """``cls``, ``seg``, ``clsseg`` or ``rcm_cls``."""
-    architecture: str = network.pretrained_cfg["architecture"]
-    return "rcm_cls" if architecture.endswith("rcm_cls") else architecture.rpartition("_")[2]
+FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+"""Dimensions along which an image is mirrored: none, across, down, both."""
 
 
 def prepare_image(path: Path, network: Any) -> Tensor:
@@ -78,36 +59,31 @@ def prepare_image(path: Path, network: Any) -> Tensor:
 
 
 def predict_records(
-    network: Any, records: Sequence[Record], accelerator: Accelerator, use_mask: UseMask | None = None
+    network: Any,
+    records: Sequence[Record],
+    accelerator: Accelerator,
+    use_mask: UseMask | None = None,
+    flips: bool = False,
 ) -> list[Prediction]:
     """Predictions for all records, in their order, in every process.
 
     Each process takes every n-th record, one at a time, so that neither their number nor that of the processes changes
-    a result; it gives the masks to ``use_mask`` as they come.
+    a result; it gives the masks to ``use_mask`` as they come. With ``flips`` the logits are means over the image and
+    its three mirror images.
     """
     network.to(accelerator.device)
     mine = range(accelerator.process_index, len(records), accelerator.num_processes)
     bar = tqdm(mine, desc="predicting", leave=False, disable=None if accelerator.is_main_process else True)
-    found = [(index, _predict(network, records[index], accelerator.device, use_mask)) for index in bar]
+    found = [(index, _predict(network, records[index], accelerator.device, use_mask, flips)) for index in bar]
     return [prediction for _, prediction in sorted(gather_object(found), key=lambda pair: pair[0])]
 
 
 @torch.inference_mode()
-def _predict(network: Any, record: Record, device: torch.device, use_mask: UseMask | None) -> Prediction:
+def _predict(network: Any, record: Record, device: torch.device, use_mask: UseMask | None, flips: bool) -> Prediction:
     x = prepare_image(record.image, network).to(device)
-    task = task_of(network)
-    prediction = Prediction(record.id, [])
-    mask_logits = None
-    if task == "seg":
-        mask_logits = network(x)
-    elif task == "clsseg":
-        logits, mask_logits = network(x)
-        prediction.logits = logits[0].tolist()
-    elif task == "rcm_cls" and record.stack:
-        stack = torch.stack([prepare_image(path, network)[0] for path in record.stack]).unsqueeze(0)
-        prediction.logits = network(x, stack.to(device))[0].tolist()
-    else:
-        prediction.logits = network(x)[0].tolist()
+    views = [_forward(network, record, x, dims) for dims in (FLIPS if flips else FLIPS[:1])]
+    logits, mask_logits = (_mean([view[part] for view in views]) for part in (0, 1))
+    prediction = Prediction(record.id, [] if logits is None else logits[0].tolist())
     if mask_logits is not None and record.mask is not None:
         truth = read_mask(record.mask).unsqueeze(0) > 0
         dice, iou = dice_and_iou(_foreground(mask_logits, truth.shape[2:]), truth)
@@ -117,6 +93,24 @@ def _predict(network: Any, record: Record, device: torch.device, use_mask: UseMa
         prediction.foreground = mask.float().mean().item()
         use_mask(record, mask)
     return prediction
+
+
+def _forward(network: Any, record: Record, x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor | None, Tensor | None]:
+    """Logits of classes and of masks for an image mirrored along ``dims``; masks are mirrored back."""
+    x, task = x.flip(dims), task_of(network)
+    if task == "seg":
+        return None, network(x).flip(dims)
+    if task == "clsseg":
+        logits, masks = network(x)
+        return logits, masks.flip(dims)
+    if task == "rcm_cls" and record.stack:
+        stack = torch.stack([prepare_image(path, network)[0] for path in record.stack])
+        return network(x, stack.flip(dims).unsqueeze(0).to(x.device)), None
+    return network(x), None
+
+
+def _mean(values: list[Any]) -> Any:
+    return None if values[0] is None else torch.stack(values).mean(0)
 
 
 def _foreground(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -13,7 +13,15 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
-__all__ = ["bootstrap", "classification_measures", "fit_temperature", "per_class", "sensitivity_at", "summary"]
+__all__ = [
+    "bootstrap",
+    "classification_measures",
+    "fit_temperature",
+    "flatten",
+    "per_class",
+    "sensitivity_at",
+    "summary",
+]
 
 SPECIFICITIES = (0.90, 0.95)
 ECE_BINS = 15
@@ -123,6 +131,15 @@ def classification_measures(logits: Tensor, labels: Tensor, names: Sequence[str]
     if melanoma is not None:
         measures["melanoma"] = sensitivity_at(probabilities, labels, melanoma)
     return measures
+
+
+def flatten(measures: dict[str, Any]) -> dict[str, float]:
+    """Measures under one name each, those of a class after the class's name; what is not defined is left out."""
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "ece", "ece_with_temperature")
+    flat = {name: measures[name] for name in names}
+    for label, row in {**measures["per_class"], "melanoma": measures.get("melanoma", {})}.items():
+        flat |= {f"{label} {name}": value for name, value in row.items() if name != "images"}
+    return {name: value for name, value in flat.items() if value is not None}
 
 
 def bootstrap(

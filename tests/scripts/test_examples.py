@@ -11,7 +11,8 @@ import pytest
 import quickstart
 import torch
 import two_modalities
-from engine.inference import load_network, prepare_image
+from engine.inference import prepare_image
+from engine.network import load_network
 from PIL import Image
 from readers import hash_id, load_split, make_split, read_dataset, save_split
 from readers.ham10000 import CLASSES, IMAGE_FOLDERS, MASK_FOLDER

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from engine.baseline import fixed_mask_dice
-from engine.measures import bootstrap, classification_measures, fit_temperature, reliability, summary
+from engine.measures import bootstrap, classification_measures, fit_temperature, flatten, reliability, summary
 from engine.validation import dice_and_iou
 from PIL import Image
 from readers import Record
@@ -55,6 +55,29 @@ def test_measures_against_formulas(scores: tuple[Tensor, Tensor]) -> None:
         gaps = [abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in set(bins)]
         assert measures[f"ece{name}"] == pytest.approx(sum(gaps), abs=1e-6)
         assert measures[f"log_loss{name}"] == pytest.approx(-np.log(values[np.arange(120), y]).mean(), abs=1e-6)
+
+
+def test_every_measure_has_an_interval(scores: tuple[Tensor, Tensor]) -> None:
+    logits, labels = scores
+    names = ["a", "b", "mel", "d", "absent"]
+    logits = torch.cat([logits, torch.full((120, 1), -9.0)], 1)
+    flat = flatten(classification_measures(logits, labels, names, 2.0))
+    expected = {"accuracy", "balanced_accuracy", "macro_f1", "auc", "ece", "ece_with_temperature", "absent specificity"}
+    measured = ("sensitivity", "specificity", "precision", "f1", "auc")
+    expected |= {f"{name} {measure}" for name in names[:4] for measure in measured}
+    expected |= {f"melanoma sensitivity_at_{percent}%_specificity" for percent in (90, 95)}
+    assert set(flat) == expected
+    groups = [f"g{index // 2}" for index in range(120)]
+    intervals = bootstrap(
+        lambda at: flatten(classification_measures(logits[at], labels[at], names, 2.0)), groups, rounds=200
+    )
+    assert set(intervals) == expected
+    # Resampled calibration errors are larger than the one measured: noise in the bins adds to it.
+    for name in expected - {"ece", "ece_with_temperature"}:
+        low, high = intervals[name]
+        assert 0 <= low <= flat[name] <= high <= 1, name
+    half = (intervals["accuracy"][1] - intervals["accuracy"][0]) / 2
+    assert half == pytest.approx(1.96 * math.sqrt(flat["accuracy"] * (1 - flat["accuracy"]) / 120), rel=0.35)
 
 
 def test_measures_of_absent_classes(scores: tuple[Tensor, Tensor]) -> None:

@@ -276,6 +276,7 @@ def test_evaluate(lesions: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="is not a folder that can be written to"):
         evaluate.main(given)
     check("no such split file", best, "ham10000", lesions, "--split", str(tmp_path / "none.json"))
+    check("input_size=20 must be at least 29", best, "ham10000", lesions, "--input_size", "20")
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(
             ["--checkpoint", str(best), "--data", "ham10000", "--folder", str(lesions), *fixed, "--fast", "1"]

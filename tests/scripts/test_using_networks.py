@@ -12,9 +12,13 @@ import pytest
 import torch
 import visualize
 import yaml
+from accelerate import Accelerator
+from engine.inference import predict_records, prepare_image
+from engine.network import load_network
 from PIL import Image
-from readers import ham10000, hash_id, isic2018, isic2019
+from readers import Record, ham10000, hash_id, isic2018, isic2019
 from runs import CONFIGS, SETTINGS, Run, data_of
+from torch import Tensor
 
 import mfsf2
 
@@ -63,6 +67,35 @@ def test_train_and_evaluate(
     with (tmp_path / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == parts["test"]
+
+
+def test_flips_and_another_size(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    """The mean over an image and its mirror images does not change when the image is mirrored."""
+    folder = run("ham10000_clsseg")
+    network = load_network(str(folder / "best"))
+    image = next((folders["ham10000"] / ham10000.IMAGE_FOLDERS[0]).iterdir())
+    with Image.open(image) as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.png")
+        picture.save(tmp_path / "plain.png")
+    records = [Record(name, tmp_path / f"{name}.png", name) for name in ("plain", "mirrored")]
+    seen: dict[bool, list[Tensor]] = {False: [], True: []}
+    logits = {}
+    for flips, masks in seen.items():
+        found = predict_records(network, records, Accelerator(cpu=True), lambda _r, m, s=masks: s.append(m), flips)
+        logits[flips] = torch.tensor([prediction.logits for prediction in found])
+    torch.testing.assert_close(logits[True][0], logits[True][1], atol=1e-4, rtol=1e-4)
+    assert (logits[False][0] - logits[False][1]).abs().max() > 1e-3
+    views = torch.cat([prepare_image(records[0].image, network).flip(dims) for dims in ((), (3,), (2,), (2, 3))])
+    torch.testing.assert_close(logits[True][0], network(views).logits.mean(0), atol=1e-4, rtol=1e-4)
+    assert (seen[True][0] != seen[True][1].flip(1)).float().mean() < 0.01
+
+    data = folders["ham10000"]
+    plain = evaluation("ham10000_clsseg", folder, data, tmp_path / "a")
+    flipped = evaluation("ham10000_clsseg", folder, data, tmp_path / "b", "--flips", "true")
+    larger = evaluation("ham10000_clsseg", folder, data, tmp_path / "c", "--input_size", "64")
+    assert (plain["flips"], plain["input_size"]) == (False, 32)
+    assert (flipped["flips"], flipped["input_size"]) == (True, 32) and flipped["log_loss"] != plain["log_loss"]
+    assert (larger["flips"], larger["input_size"]) == (False, 64) and larger["log_loss"] != plain["log_loss"]
 
 
 def test_overlap_is_left_out(

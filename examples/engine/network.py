@@ -1,0 +1,38 @@
+"""Trained networks, to be used."""
+
+from pathlib import Path
+from typing import Any
+
+from readers import DataError
+
+import mfsf2
+
+__all__ = ["load_network", "task_of"]
+
+
+def load_network(name: str) -> Any:
+    """The network of a saved folder, or of a name with a pretrained tag, for evaluation.
+
+    Raises:
+        DataError: no such folder, not a saved network, or one that takes no images of three channels.
+    """
+    if Path(name).is_file():
+        raise DataError(f"checkpoint {name}: give the folder that holds the network and its config.json")
+    try:
+        if name in mfsf2.list_pretrained():
+            network: Any = mfsf2.create_model(name, pretrained=True).eval()
+        else:
+            source = name if name.startswith(("local-dir:", "hf-hub:")) else f"local-dir:{name}"
+            network = mfsf2.create_model(source).eval()
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(f"checkpoint {name}: {error}") from error
+    channels = network.pretrained_cfg["input_size"][0]
+    if channels != 3:
+        raise DataError(f"checkpoint {name}: its network takes {channels} channels, images here have 3")
+    return network
+
+
+def task_of(network: Any) -> str:
+    """``cls``, ``seg``, ``clsseg`` or ``rcm_cls``."""
+    architecture: str = network.pretrained_cfg["architecture"]
+    return "rcm_cls" if architecture.endswith("rcm_cls") else architecture.rpartition("_")[2]
