@@ -32,20 +32,27 @@ def build_network(config: Config, dataset: Dataset) -> Any:
         if checkpoint is not None and Path(checkpoint).is_dir():
             before = json.loads((Path(checkpoint) / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
             checkpoint = str(Path(checkpoint) / "model.safetensors")
+        name = f"{config.network}.{config.model.tag}" if config.model.pretrained else config.network
         network: Any = mfsf2.create_model(
-            config.network, pretrained=config.model.pretrained, checkpoint_path=checkpoint, **kwargs
+            name, pretrained=config.model.pretrained, checkpoint_path=checkpoint, **kwargs
         )
+        if "trained_on" in network.pretrained_cfg:
+            before = dict(network.pretrained_cfg)
     except (KeyError, OSError, TypeError, ValueError) as error:
         raise DataError(f"model: {error}") from error
     if config.model.cnn_weights is not None:
         load_cnn(network, config.model.cnn_weights)
     network.pretrained_cfg.update(
         input_size=(3, config.input_size, config.input_size),
+        pool_size=(math.ceil(config.input_size / 32),) * 2,
         crop_pct=1.0,
         crop_mode="squash",
+        interpolation="bilinear",
         license=dataset.terms.lower().replace(" ", "-"),
     )
     inherit(network.pretrained_cfg, before)
+    for key in ("temperature", "label_descriptions", "description"):
+        network.pretrained_cfg.pop(key, None)
     return network
 
 

@@ -41,7 +41,8 @@ class Model:
 
     Attributes:
         size: which size of network.
-        pretrained: start from the size's and task's default pretrained weights, from the Hub where they are not local.
+        pretrained: start from pretrained weights.
+        tag: which ones; ``in1k_backbones`` are both branches' from ImageNet, from the Hub.
         checkpoint: start from this file or saved folder.
         cnn_weights: start the CNN branch from this safetensors file with timm's keys; it may be partial.
         withhold: how often the head of the task cls is trained without the CNN's map, and how often without the
@@ -51,6 +52,7 @@ class Model:
 
     size: Literal["", "small", "tiny"] = "tiny"
     pretrained: bool = False
+    tag: str = "in1k_backbones"
     checkpoint: str | None = None
     cnn_weights: str | None = None
     withhold: float = 0.0
