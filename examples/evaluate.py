@@ -210,8 +210,9 @@ def print_results(results: dict[str, Any]) -> None:
             print(f"{name:<42} {values[name]:.4f}  ({low:.4f} to {high:.4f})")
     if "fixed_mask_dice" in results:
         print(f"{'fixed mask, Dice':<42} {results['fixed_mask_dice']:.4f}")
-    if "temperature" in results:
-        print(f"{'temperature':<42} {results['temperature']:.4f}")
+    if "ece" in results:
+        fitted = f"{results['ece_with_temperature']:.4f} with temperature {results['temperature']:.4f}"
+        print(f"{'ECE':<42} {results['ece']:.4f}, {fitted}")
     for name, row in of_classes.items():
         cells = [f"{key} {_with_interval(row[key], intervals.get(f'{name} {key}'))}" for key in row if key != "images"]
         print(f"{name:<8} {row['images']:>6} images  {'  '.join(cells)}")

@@ -50,7 +50,8 @@ def draw_reliability(curves: dict[str, list[tuple[float, float, int]]], path: Pa
     for name, bins in curves.items():
         confidence, accuracy, images = zip(*bins)
         (line,) = axis.plot(confidence, accuracy, linewidth=1, label=name)
-        axis.scatter(confidence, accuracy, [400 * number / sum(images) for number in images], color=line.get_color())
+        sizes = [400 * number / sum(images) for number in images]
+        axis.scatter(confidence, accuracy, sizes, color=line.get_color(), clip_on=False)
     axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axis.legend(loc="upper left")
     figure.savefig(path, dpi=120)
