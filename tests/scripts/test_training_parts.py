@@ -15,15 +15,35 @@ from engine.memory import MemorySamples
 from engine.paths import PathDropout, balance_paths, path_slices
 from engine.validation import dice_and_iou
 from PIL import Image
-from readers import Record, read_dataset
+from readers import DataError, Record, read_dataset
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+import mfsf2
 
 CPU = torch.device("cpu")
 
 
 def config(task: Any = "cls", data: Any = "ham10000", **more: Any) -> Config:
     return Config(task, "unused", Data(data, "unused"), **more)
+
+
+def test_start_from_a_tag(folders: dict[str, Path]) -> None:
+    """What is known of the images behind the weights that a training starts from is kept, and so are their terms."""
+    polyps = read_dataset("kvasir", folders["kvasir"])
+    settings = config("seg", "kvasir", model=Model(pretrained=True, tag="ham10000"), input_size=64)
+    network = build_network(settings, polyps)
+    bundled: Any = mfsf2.create_model("mfsf2_tiny_seg", pretrained=True)
+    assert all(torch.equal(value, bundled.state_dict()[key]) for key, value in network.state_dict().items())
+    cfg = network.pretrained_cfg
+    assert cfg["trained_on"] == bundled.pretrained_cfg["trained_on"] and cfg["input_size"] == (3, 64, 64)
+    assert cfg["pool_size"] == (2, 2) and cfg["interpolation"] == "bilinear"
+    assert cfg["license"] == f"cc-by-nc-4.0 and {polyps.terms.lower().replace(' ', '-')}"
+    lesions = read_dataset("ham10000", folders["ham10000"])
+    cfg = build_network(config("clsseg", model=Model(pretrained=True, tag="ham10000")), lesions).pretrained_cfg
+    assert not cfg.keys() & {"temperature", "description"} and cfg["license"] == "cc-by-nc-4.0"
+    with pytest.raises(DataError, match="model: mfsf2_tiny_cls has no pretrained tag 'imagenet'"):
+        build_network(config(model=Model(pretrained=True, tag="imagenet")), lesions)
 
 
 def test_sampler_of_processes_and_epochs() -> None:
