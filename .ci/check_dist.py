@@ -10,18 +10,25 @@ from pathlib import Path
 folder = Path(sys.argv[1])
 (wheel,) = folder.glob("*.whl")
 (sdist,) = folder.glob("*.tar.gz")
+weights = Path("mfsf2/weights/ham10000")
+licences = ["LICENSE", str(weights / "LICENSE"), str(weights / "LICENSE.torchvision")]
 package = {str(p) for p in Path("mfsf2").rglob("*") if p.suffix == ".py" or p.name == "py.typed"}
+package |= {*licences[1:], *(str(weights / name) for name in ("README.md", "config.json", "model.safetensors"))}
 
 with zipfile.ZipFile(wheel) as archive:
     names = set(archive.namelist())
     (metadata_name,) = (n for n in names if n.endswith(".dist-info/METADATA"))
     metadata = message_from_bytes(archive.read(metadata_name))
 info = metadata_name.rsplit("/", 1)[0]
-expected = package | {f"{info}/{n}" for n in ("METADATA", "RECORD", "WHEEL", "top_level.txt", "licenses/LICENSE")}
+expected = package | {f"{info}/{n}" for n in ("METADATA", "RECORD", "WHEEL", "top_level.txt")}
+expected |= {f"{info}/licenses/{n}" for n in licences}
 if names != expected:
     sys.exit(f"wheel: surplus {sorted(names - expected)}, missing {sorted(expected - names)}")
-if metadata["License-Expression"] != "Apache-2.0" or metadata["Requires-Python"] != ">=3.11":
-    sys.exit(f"wheel metadata: {metadata['License-Expression']}, {metadata['Requires-Python']}")
+expression = metadata["License-Expression"]
+if expression != "Apache-2.0 AND CC-BY-NC-4.0" or metadata["Requires-Python"] != ">=3.11":
+    sys.exit(f"wheel metadata: {expression}, {metadata['Requires-Python']}")
+if metadata.get_all("License-File") != licences:
+    sys.exit(f"wheel metadata: {metadata.get_all('License-File')}")
 
 with tarfile.open(sdist) as archive:
     names = {m.name.split("/", 1)[1] for m in archive.getmembers() if m.isfile()}

@@ -9,12 +9,13 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .models.base import LABEL_KEYS, MFSF2Network, check_indices
 from .models.encoder import MFSF2Encoder
 from .models.rcm import MFSF2RCMClassifier
 from .models.variants import BACKBONES_TAG, VARIANTS, Variant
+from .weights.bundled import bundled_cfg, is_bundled, read_bundled
 from .weights.load import load_weights
 from .weights.read import read_state_dict
 from .weights.source import read_saved_network
@@ -64,7 +65,8 @@ def create_model(
         name: a name of :func:`list_models`; one of :func:`list_pretrained` to choose a tag; ``"local-dir:FOLDER"`` for
             what :func:`save_pretrained` wrote; ``"hf-hub:OWNER/NAME"`` for such a folder on the Hub. The last two
             always load their weights.
-        pretrained: load the weights of the tag, the first one where ``name`` has none.
+        pretrained: load the weights of the tag, the first one where ``name`` has none. Those of ``ham10000`` come with
+            the package; ``in1k_backbones`` takes both branches from the Hub.
         num_classes: number of classes, of ``*_seg`` the masks' channels; 0 for no classifier. None takes the network's
             or the folder's.
         in_chans: channels of the image.
@@ -105,9 +107,11 @@ def create_model(
         kwargs = {"num_classes": cfg["num_classes"], **saved.args, **kwargs}
     else:
         architecture, _, tag = name.partition(".")
-        cfg = pretrained_cfg(architecture, tag)
+        cfg = pretrained_cfg(architecture, tag, pretrained)
     if checkpoint_path is not None and (pretrained or weights):
         raise ValueError(f"checkpoint_path={str(checkpoint_path)!r} and pretrained weights exclude each other")
+    if pretrained and weights is None and cfg.get("file"):
+        weights = Path(cfg["file"])
     return build_network(
         architecture,
         cfg,
@@ -125,8 +129,10 @@ def saved_cfg(architecture: str, cfg: dict[str, Any]) -> dict[str, Any]:
     return {**_find_variant(architecture).cfg, **cfg, "architecture": architecture}
 
 
-def pretrained_cfg(architecture: str, tag: str = "") -> dict[str, Any]:
+def pretrained_cfg(architecture: str, tag: str = "", pretrained: bool = True) -> dict[str, Any]:
     """The configuration of a network's tag, the first one for ``""``, in timm's form.
+
+    Without ``pretrained``, what is true of the tag's weights alone is left out, as are names of classes.
 
     Raises:
         ValueError: unknown network or tag.
@@ -135,7 +141,15 @@ def pretrained_cfg(architecture: str, tag: str = "") -> dict[str, Any]:
     tag = tag or next(iter(variant.tags), "")
     if tag and tag not in variant.tags:
         raise ValueError(f"{architecture} has no pretrained tag {tag!r}: it has {', '.join(variant.tags) or 'none'}")
-    return {"architecture": architecture, "tag": tag, **variant.cfg, **variant.tags.get(tag, {})}
+    cfg = {**variant.cfg, "architecture": architecture, "tag": tag}
+    if pretrained:
+        of_weights = bundled_cfg(tag)
+        cfg |= of_weights if "head" in variant.network.head_names else _without_labels(of_weights)
+    return cfg
+
+
+def _without_labels(cfg: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in cfg.items() if key not in LABEL_KEYS}
 
 
 def build_network(
@@ -172,11 +186,18 @@ def build_network(
     if pretrained:
         _warn_untrained(architecture, variant, model.head_names)
     if model.num_classes != cfg["num_classes"]:
-        cfg = {key: value for key, value in cfg.items() if key not in LABEL_KEYS}
+        cfg = _without_labels(cfg)
     _set_cfg(model, cfg)
     if weights is not None:
-        load_weights(model, read_state_dict(weights), str(weights), weights_classes)
+        load_weights(model, _read_weights(model, weights), str(weights), weights_classes)
     return model if out_indices is None else _wrap_features(model, out_indices)
+
+
+def _read_weights(model: MFSF2Network, path: Path) -> dict[str, Tensor]:
+    """The tensors of a file: of one that comes with the package, those that the network has a place for."""
+    if not is_bundled(path):
+        return read_state_dict(path)
+    return read_bundled(path, set(model.HEAD_LAYERS) - set(model.head_names))
 
 
 def _find_variant(architecture: str) -> Variant:

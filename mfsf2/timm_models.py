@@ -40,7 +40,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         cache_dir: str | None = None,
         **kwargs: Any,
     ) -> nn.Module:
-        cfg = _resolve_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
+        cfg = _resolve_cfg(name, pretrained_cfg, pretrained_cfg_overlay or {}, pretrained)
         # timm passes on how a saved folder was built; `kwargs` already holds it, with the caller's changes.
         kwargs.pop("pretrained_model_args", None)
         kwargs.setdefault("num_classes", cfg["num_classes"])
@@ -63,14 +63,16 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
 
 
 def _resolve_cfg(
-    name: str, cfg: str | dict[str, Any] | PretrainedCfg | None, overlay: dict[str, Any] | None
+    name: str, cfg: str | dict[str, Any] | PretrainedCfg | None, overlay: dict[str, Any], pretrained: bool
 ) -> dict[str, Any]:
     """Configuration for what timm hands over: nothing, a tag, or the configuration of a saved folder."""
     if cfg is None or isinstance(cfg, str):
-        resolved = pretrained_cfg(name, cfg or "")
+        # Of weights from elsewhere, nothing is true that the tag says of its own.
+        elsewhere = overlay.keys() & {"file", "hf_hub_id"}
+        resolved = pretrained_cfg(name, cfg or "", pretrained and not elsewhere)
     else:
         resolved = saved_cfg(name, asdict(cfg) if isinstance(cfg, PretrainedCfg) else cfg)
-    return {**resolved, **(overlay or {})}
+    return {**resolved, **overlay}
 
 
 def _out_indices(kwargs: dict[str, Any]) -> Any:

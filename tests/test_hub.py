@@ -29,9 +29,9 @@ def backbones(hub: Path) -> dict[str, Any]:
 
 
 def test_backbones_from_imagenet(backbones: dict[str, Any]) -> None:
-    message = r"encoder\.fusion and head are untrained.*trained throughout: none yet"
+    message = r"encoder\.fusion and head are untrained.*trained throughout: mfsf2_tiny_cls\.ham10000"
     with pytest.warns(UserWarning, match=message) as caught:
-        model: Any = mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
+        model: Any = mfsf2.create_model("mfsf2_tiny_cls.in1k_backbones", pretrained=True)
     assert [Path(w.filename).name for w in caught if "untrained" in str(w.message)] == ["test_hub.py"]
     for name, branch in (("resnet18", model.encoder.cnn), ("pvt_v2_b0", model.encoder.transformer)):
         expected = backbones[name].state_dict()
@@ -57,7 +57,7 @@ def test_backbones_adapt_to_other_channels(backbones: dict[str, Any]) -> None:
 )
 def test_backbones_of_other_tasks(backbones: dict[str, Any], task: str, heads: str) -> None:
     with pytest.warns(UserWarning, match=rf"mfsf2_tiny_{task}\..*; encoder\.fusion and {heads} are untrained"):
-        model: Any = mfsf2.create_model(f"mfsf2_tiny_{task}", pretrained=True)
+        model: Any = mfsf2.create_model(f"mfsf2_tiny_{task}.in1k_backbones", pretrained=True)
     expected = backbones["resnet18"].state_dict()
     for key, value in model.encoder.cnn.state_dict().items():
         assert torch.equal(value, expected[key]), key
@@ -65,21 +65,21 @@ def test_backbones_of_other_tasks(backbones: dict[str, Any], task: str, heads: s
 
 def test_pretrained_features(backbones: dict[str, Any]) -> None:
     with pytest.warns(UserWarning, match="untrained"):
-        model: Any = mfsf2.create_model("mfsf2_tiny_cls", pretrained=True, features_only=True)
+        model: Any = mfsf2.create_model("mfsf2_tiny_cls.in1k_backbones", pretrained=True, features_only=True)
     assert torch.equal(model.model.encoder.cnn.conv1.weight, backbones["resnet18"].conv1.weight)
 
 
 @pytest.mark.parametrize("create", [mfsf2.create_model, timm.create_model])
 def test_backbones_by_the_networks_argument(backbones: dict[str, Any], create: Any) -> None:
-    for kwargs in ({}, dict(pretrained=True)):
+    for name, pretrained in (("mfsf2_tiny_cls", False), ("mfsf2_tiny_cls.in1k_backbones", True)):
         with pytest.warns(UserWarning, match="untrained"):
-            model = create("mfsf2_tiny_cls", pretrained_backbones=True, **kwargs)
+            model = create(name, pretrained_backbones=True, pretrained=pretrained)
         assert torch.equal(model.encoder.cnn.conv1.weight, backbones["resnet18"].conv1.weight)
 
 
 def test_pretrained_through_timm(backbones: dict[str, Any]) -> None:
     with pytest.warns(UserWarning, match="untrained"):
-        model: Any = timm.create_model("mfsf2_tiny_cls", pretrained=True)
+        model: Any = timm.create_model("mfsf2_tiny_cls.in1k_backbones", pretrained=True)
     assert torch.equal(model.encoder.cnn.conv1.weight, backbones["resnet18"].conv1.weight)
 
 

@@ -23,8 +23,10 @@ def test_list_models() -> None:
 
 
 def test_list_pretrained() -> None:
-    assert mfsf2.list_pretrained() == [f"{name}.in1k_backbones" for name in sorted(NAMES)]
-    assert mfsf2.list_pretrained("*tiny_cls") == ["mfsf2_tiny_cls.in1k_backbones"]
+    trained = {"mfsf2_tiny_cls", "mfsf2_tiny_seg", "mfsf2_tiny_clsseg"}
+    tags = {name: ["ham10000", "in1k_backbones"] if name in trained else ["in1k_backbones"] for name in NAMES}
+    assert mfsf2.list_pretrained() == [f"{name}.{tag}" for name in sorted(NAMES) for tag in tags[name]]
+    assert mfsf2.list_pretrained("*small_cls") == ["mfsf2_small_cls.in1k_backbones"]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from .encoder import MFSF2Encoder
 
 __all__ = ["LABEL_KEYS", "ImageNetwork", "MFSF2Network", "check_indices"]
 
-LABEL_KEYS = ("label_names", "label_descriptions")
-"""Entries of a pretrained configuration that say what the classes are."""
+LABEL_KEYS = ("label_names", "label_descriptions", "temperature")
+"""Entries of a pretrained configuration that describe a trained classifier."""
 
 Indices = int | Sequence[int] | None
 

@@ -1,7 +1,7 @@
 """The named networks: one entry each, with the arguments that make it and the pretrained tags it has."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .base import MFSF2Network
@@ -14,6 +14,12 @@ __all__ = ["BACKBONES_TAG", "VARIANTS", "Variant"]
 BACKBONES_TAG = "in1k_backbones"
 """Tag of the start from ImageNet: both branches' weights come from timm's Hub repositories, all else is fresh."""
 
+_TRAINED_TAGS: dict[str, tuple[str, ...]] = {
+    "mfsf2_tiny_cls": ("ham10000",),
+    "mfsf2_tiny_seg": ("ham10000",),
+    "mfsf2_tiny_clsseg": ("ham10000",),
+}
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -23,13 +29,13 @@ class Variant:
         network: its class.
         args: the class's arguments.
         cfg: input and head in the form of timm's pretrained configuration.
-        tags: pretrained tags, the default first, each with the entries in which its configuration differs from ``cfg``.
+        tags: pretrained tags, the default first.
     """
 
     network: type[MFSF2Network]
     args: Mapping[str, Any]
     cfg: Mapping[str, Any]
-    tags: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tags: tuple[str, ...]
 
     @property
     def trained_tags(self) -> list[str]:
@@ -67,7 +73,12 @@ _TASKS: dict[str, tuple[type[MFSF2Network], dict[str, Any], dict[str, Any]]] = {
 }
 
 VARIANTS: dict[str, Variant] = {
-    f"{size}_{task}": Variant(network, {**args, **task_args}, {**_INPUT_CFG, **task_args, **cfg}, {BACKBONES_TAG: {}})
+    f"{size}_{task}": Variant(
+        network,
+        args={**args, **task_args},
+        cfg={**_INPUT_CFG, **task_args, **cfg},
+        tags=(*_TRAINED_TAGS.get(f"{size}_{task}", ()), BACKBONES_TAG),
+    )
     for task, (network, task_args, cfg) in _TASKS.items()
     for size, args in _SIZES.items()
 }

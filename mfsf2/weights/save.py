@@ -15,7 +15,7 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 
 # Where weights came from is not true of the copy any more.
-_SOURCE_KEYS = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "tag", "state_dict", "architecture")
+_SOURCE_KEYS = ("url", "file", "sha256", "hf_hub_id", "hf_hub_filename", "source", "tag", "state_dict", "architecture")
 
 
 def save_pretrained(

@@ -26,4 +26,8 @@ with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         print(error)
     else:
         raise SystemExit("ONNX export worked without its extra")
+trained = mfsf2.create_model("mfsf2_tiny_clsseg", pretrained=True).eval()
+with torch.no_grad():
+    if trained(torch.zeros(1, 3, 128, 128)).logits.shape != (1, 7):
+        raise SystemExit("the package's weights do not work")
 print("minimal environment: passed")
