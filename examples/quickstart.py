@@ -1,60 +1,65 @@
-"""Classify and segment images with a trained network, and draw the predicted outlines.
+"""Classify and segment images with a trained network, and draw what it sees.
 
-    python examples/quickstart.py lesion.jpg --checkpoint runs/both --masks lesion_mask.png --figure outlines.png
+    python examples/quickstart.py
+    python examples/quickstart.py lesion.jpg --checkpoint runs/both/best --masks lesion_mask.png --figure lesion.png
+
+Without an image it generates one; without ``--checkpoint`` it takes the weights that come with the package, trained on
+HAM10000. The figure shows the outline of the predicted mask and, for each of the four scales, how the network weighs
+its CNN against its transformer at every position.
 
 Research only: this is not a diagnostic device.
 """
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from engine.figures import check_figure
+from engine.figures import Cell, check_figure, draw_grid
+from engine.lesion import generate_lesion
+from engine.network import load_network
 from PIL import Image
 from readers import DataError
-from readers.ham10000 import CLASSES
 from readers.images import open_mask, open_rgb
 from timm.data import create_transform, resolve_data_config
+from torch import Tensor
 from torch.nn import functional as F
 
-import mfsf2
 from mfsf2.layers import foreground_probability
 
-UNTRAINED = "UNTRAINED WEIGHTS: what is predicted below means nothing (give --checkpoint)"
+PRETRAINED = "mfsf2_tiny_clsseg.ham10000"
+GENERATED = "generated image"
+SEED = 1
+
+
+@dataclass
+class View:
+    """What a network says of an image.
+
+    Attributes:
+        probabilities: by label, the largest first; empty without classes.
+        mask: predicted foreground, bool ``(H, W)``; None without masks.
+        gates: for each scale the CNN's weight against the transformer's, ``(h, w)`` from 0 to 1.
+    """
+
+    probabilities: dict[str, float]
+    mask: Tensor | None
+    gates: list[Tensor]
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Classify and segment images. Research only.")
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--checkpoint", help="folder that a training script wrote; without it nothing is trained")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures; without one, one is generated")
+    parser.add_argument("--checkpoint", default=PRETRAINED, help="folder that a training script wrote")
     parser.add_argument("--masks", nargs="+", metavar="MASK", help="true mask of each image, drawn beside")
-    parser.add_argument("--figure", default="quickstart.png", help="where to draw the outlines of the masks")
+    parser.add_argument("--figure", default="quickstart.png", help="where to draw")
     args = parser.parse_args(argv)
     if args.masks and len(args.masks) != len(args.images):
         raise SystemExit(f"--masks: {len(args.masks)} masks for {len(args.images)} images; give one for each, in order")
     return args
-
-
-def load_network(checkpoint: str | None) -> Any:
-    """The network of a folder, or an untrained one of both tasks."""
-    if checkpoint is None:
-        print(UNTRAINED)
-        untrained: Any = mfsf2.create_model("mfsf2_tiny_clsseg", num_classes=len(CLASSES)).eval()
-        untrained.pretrained_cfg["label_names"] = list(CLASSES)
-        return untrained
-    if Path(checkpoint).is_file():
-        raise SystemExit(f"--checkpoint {checkpoint}: give the folder that holds the network and its config.json")
-    try:
-        model: Any = mfsf2.create_model(f"local-dir:{checkpoint}").eval()
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"--checkpoint {checkpoint}: {error}") from error
-    channels = model.pretrained_cfg["input_size"][0]
-    if channels != 3:
-        raise SystemExit(f"--checkpoint {checkpoint}: its network takes {channels} channels, images here have 3")
-    return model
 
 
 def read(path: str, mask: bool = False) -> Image.Image:
@@ -64,77 +69,106 @@ def read(path: str, mask: bool = False) -> Image.Image:
         raise SystemExit(f"{path}: not a readable image: {error}") from error
 
 
-def classify(model: Any, image: Image.Image) -> dict[str, float]:
+def read_pairs(args: argparse.Namespace) -> tuple[list[str], list[Image.Image], list[Image.Image]]:
+    """Names, images and, where they are known, true masks."""
+    if not args.images:
+        print("no image given: this one is generated, of no patient")
+        image, mask = generate_lesion(SEED)
+        return [GENERATED], [image], [mask]
+    images = [read(path) for path in args.images]
+    masks = [read(path, mask=True) for path in args.masks or ()]
+    return args.images, images, [m.resize(i.size, Image.Resampling.NEAREST) for m, i in zip(masks, images)]
+
+
+@torch.inference_mode()
+def look(model: Any, image: Image.Image) -> View:
+    """Classes as the network was trained to see images; mask and gates of the whole frame."""
+    data = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
+    whole: Any = create_transform(**{**data, "crop_pct": 1.0, "crop_mode": "squash"})
+    x, probabilities, mask = whole(image).unsqueeze(0), {}, None
+    gates = gate_maps(model, x)
+    if "head" in model.head_names and model.num_classes:
+        transform: Any = create_transform(**data)
+        probabilities = classify(model, transform(image).unsqueeze(0))
+    if "mask_head" in model.head_names:
+        # Of a network of both tasks, the masks alone.
+        logits = getattr(model, "forward_masks", model)(x)
+        logits = F.interpolate(logits, size=(image.height, image.width), mode="bilinear")
+        mask = foreground_probability(logits)[0, 0] > 0.5
+    return View(probabilities, mask, gates)
+
+
+def classify(model: Any, x: Tensor) -> dict[str, float]:
     """Probabilities by label, the largest first."""
     cfg = model.pretrained_cfg
-    transform: Any = create_transform(**resolve_data_config(pretrained_cfg=cfg))
-    forward = getattr(model, "forward_logits", model)
-    with torch.inference_mode():
-        probabilities = forward(transform(image).unsqueeze(0)).softmax(1)[0].tolist()
+    logits = getattr(model, "forward_logits", model)(x) / cfg.get("temperature", 1.0)
+    probabilities = logits.softmax(1)[0].tolist()
     labels = cfg.get("label_names") or [f"class {index}" for index in range(len(probabilities))]
     return dict(sorted(zip(labels, probabilities), key=lambda pair: -pair[1]))
 
 
-def segment(model: Any, image: Image.Image) -> np.ndarray:
-    """Predicted foreground of the whole image, bool ``(height, width)``."""
-    data = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
-    transform: Any = create_transform(**{**data, "crop_pct": 1.0, "crop_mode": "squash"})
-    with torch.inference_mode():
-        # Of a network of both tasks, the masks alone.
-        logits = getattr(model, "forward_masks", model)(transform(image).unsqueeze(0))
-        logits = F.interpolate(logits, size=(image.height, image.width), mode="bilinear")
-    return (foreground_probability(logits)[0, 0] > 0.5).numpy()
+def gate_maps(model: Any, x: Tensor) -> list[Tensor]:
+    """For each scale the weight of the CNN's map against the transformer's, ``(h, w)`` from 0 to 1."""
+    maps: list[Tensor] = []
+    hooks = [
+        stage.gate.register_forward_pre_hook(lambda gate, inputs: maps.append(gate.weight(*inputs)[0, 0]))
+        for stage in model.encoder.fusion.stages
+    ]
+    try:
+        model.forward_features(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps
 
 
-def draw(
-    images: list[Image.Image], predicted: list[np.ndarray], truths: list[np.ndarray], note: str, path: str
-) -> None:
-    """One column an image: above the predicted outline in red, below, where it is known, the true one in green."""
-    from matplotlib.figure import Figure
-
-    rows = [("predicted", "red", predicted)] + ([("true", "lime", truths)] if truths else [])
-    figure = Figure(figsize=(3 * len(images) + 0.4, 2.6 * len(rows) + 0.4), layout="constrained")
-    axes = figure.subplots(len(rows), len(images), squeeze=False)
-    for line, (label, colour, masks) in zip(axes, rows):
-        for axis, image, mask in zip(line, images, masks):
-            axis.imshow(image)
-            if mask.any() and not mask.all():
-                axis.contour(mask, levels=[0.5], colors=colour, linewidths=1.5)
-            axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(label, color="black")
-    figure.suptitle(note, fontsize=9)
-    figure.savefig(path, dpi=120)
-    print(f"\nmasks drawn in {path}")
+def show(name: str, view: View, descriptions: dict[str, str]) -> None:
+    """Print what a network says of an image."""
+    print(f"\n{name}")
+    for label, probability in view.probabilities.items():
+        print(f"  {probability:6.1%}  {label:<6} {descriptions.get(label, '')}".rstrip())
+    if view.mask is not None:
+        print(f"  {view.mask.float().mean():6.1%}  of it is predicted to be foreground")
 
 
-def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
-    """Print the classes of each image with their probabilities, draw the masks; returns the probabilities by label."""
+def draw(images: list[Image.Image], views: list[View], truths: list[Image.Image], labels: list[str], path: str) -> None:
+    """A row an image: the predicted outline in red, the true one in green where it is known, the gates."""
+    rows = []
+    for index, (image, view) in enumerate(zip(images, views)):
+        picture = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        best = next(iter(view.probabilities.items()), None)
+        outlines = [] if view.mask is None else [(view.mask, "red")]
+        row = [Cell(picture, outlines=outlines, note="" if best is None else f"{best[0]} {best[1]:.0%}")]
+        if truths:
+            truth = torch.from_numpy(np.array(truths[index])) > 127
+            row.append(Cell(picture, outlines=[(truth, "lime")]))
+        rows.append(row + [Cell(picture, heat=gate, note=f"mean {gate.mean():.2f}") for gate in view.gates])
+    strides = [f"gate, stride {4 * 2**scale}" for scale in range(len(views[0].gates))]
+    titles = ["predicted", *(["true"] if truths else []), *strides]
+    caption = "gates: red where the CNN counts more, blue where the transformer does; research only"
+    draw_grid(rows, titles, labels, caption, Path(path))
+    print(f"\ndrawn in {path}")
+
+
+def main(argv: Sequence[str] | None = None) -> list[View]:
+    """Print the classes of each image with their probabilities, and draw; returns what the network says of each."""
     args = parse_args(argv)
     try:
         check_figure(Path(args.figure))
     except DataError as error:
         raise SystemExit(f"--figure {error}") from error
-    images = [read(path) for path in args.images]
-    truths = [
-        np.array(read(path, mask=True).resize(image.size, Image.Resampling.NEAREST)) > 127
-        for path, image in zip(args.masks or (), images)
-    ]
-    model = load_network(args.checkpoint)
+    names, images, truths = read_pairs(args)
+    try:
+        model = load_network(args.checkpoint)
+    except DataError as error:
+        raise SystemExit(f"--{error}") from error
     print("research only, not a diagnostic device")
-    results = []
-    if "head" in model.head_names and model.num_classes:
-        results = [classify(model, image) for image in images]
-        for path, ranked in zip(args.images, results):
-            print(f"\n{path}")
-            for label, probability in ranked.items():
-                print(f"  {probability:6.1%}  {label:<6} {CLASSES.get(label, '')}".rstrip())
-    if "mask_head" in model.head_names:
-        note = "research only" if args.checkpoint else "UNTRAINED WEIGHTS: means nothing"
-        masks = [segment(model, image) for image in images]
-        for path, mask in zip(args.images, masks):
-            print(f"\n{path}: {mask.mean():.1%} of it is predicted to be foreground")
-        draw(images, masks, truths, note, args.figure)
-    return results
+    views = [look(model, image) for image in images]
+    descriptions = model.pretrained_cfg.get("label_descriptions") or {}
+    for name, view in zip(names, views):
+        show(name, view, descriptions)
+    draw(images, views, truths, [Path(name).name for name in names], args.figure)
+    return views
 
 
 if __name__ == "__main__":

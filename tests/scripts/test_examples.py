@@ -1,21 +1,18 @@
-"""The other example scripts: quickstart, ablate, overfit, two_modalities."""
+"""The other example scripts: ablate, overfit, two_modalities."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import ablate
-import numpy as np
 import overfit
 import pytest
-import quickstart
 import torch
 import two_modalities
 from engine.inference import prepare_image
 from engine.network import load_network
-from PIL import Image
 from readers import hash_id, load_split, make_split, read_dataset, save_split
-from readers.ham10000 import CLASSES, IMAGE_FOLDERS, MASK_FOLDER
+from readers.ham10000 import CLASSES, IMAGE_FOLDERS
 from readers.synthetic import write_dataset
 from safetensors.torch import save_file
 from timm import create_model
@@ -90,78 +87,6 @@ def test_generated_pairs_are_decided_by_both_modalities_together() -> None:
     assert labels.bincount().min() > 400
     again = two_modalities.generate_pairs(900, 8, torch.Generator().manual_seed(0))
     assert torch.equal(images, again[0]) and torch.equal(stacks, again[1])
-
-
-@pytest.mark.parametrize("task", ["cls", "rcm_cls"])
-def test_quickstart(task: str, data: Path, networks: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    images = [str(path) for path in images_of(data)]
-    results = quickstart.main([*images, "--checkpoint", str(networks[task])])
-    printed = capsys.readouterr()
-    assert quickstart.UNTRAINED not in printed.out + printed.err
-    assert all(image in printed.out for image in images) and "not a diagnostic device" in printed.out
-    assert len(results) == 2
-    for probabilities in results:
-        assert set(probabilities) == set(CLASSES)
-        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
-        assert list(probabilities.values()) == sorted(probabilities.values(), reverse=True)
-
-
-def test_quickstart_says_that_it_is_untrained(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    results = quickstart.main([str(images_of(data)[0])])
-    assert quickstart.UNTRAINED in capsys.readouterr().out and len(results) == 1
-    assert (tmp_path / "quickstart.png").is_file()
-
-
-@pytest.mark.parametrize("classes", [0, 1, 7])
-def test_quickstart_without_names_of_classes(
-    classes: int, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Whatever the number of classes is, no disease is named that the network was not told of."""
-    mfsf2.save_pretrained(mfsf2.create_model("mfsf2_tiny_clsseg", num_classes=classes), tmp_path / "net")
-    given = ["--checkpoint", str(tmp_path / "net"), "--figure", str(tmp_path / "a.png")]
-    results = quickstart.main([str(images_of(data)[0]), *given])
-    assert [set(row) for row in results] == ([{f"class {index}" for index in range(classes)}] if classes else [])
-    printed = capsys.readouterr().out
-    assert "Melano" not in printed and "of it is predicted to be foreground" in printed
-
-
-@pytest.mark.parametrize("task", ["seg", "clsseg"])
-def test_quickstart_draws_predicted_and_true_masks(
-    task: str, data: Path, networks: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    images = images_of(data)
-    masks = [data / MASK_FOLDER / f"{image.stem}_segmentation.png" for image in images]
-    given = [*map(str, images), "--checkpoint", str(networks[task]), "--figure", str(tmp_path / "a.png")]
-    results = quickstart.main(given)
-    assert len(results) == (2 if task == "clsseg" else 0)
-    quickstart.main([*given[:-1], str(tmp_path / "b.png"), "--masks", *map(str, masks)])
-    assert quickstart.UNTRAINED not in capsys.readouterr().out
-    with Image.open(tmp_path / "a.png") as one_row, Image.open(tmp_path / "b.png") as two_rows:
-        assert two_rows.height > 1.5 * one_row.height
-        pixels = np.array(two_rows.convert("RGB")).astype(int)
-    green = (pixels[..., 1] > 200) & (pixels[..., 0] < 60) & (pixels[..., 2] < 60)
-    assert not green[: len(green) // 2].any() and green[len(green) // 2 :].any()
-
-
-def test_quickstart_errors(data: Path, networks: dict[str, Path], tmp_path: Path) -> None:
-    image = str(images_of(data)[0])
-    (tmp_path / "text.jpg").write_text("no image")
-    mfsf2.save_pretrained(mfsf2.create_model("mfsf2_tiny_cls", in_chans=4), tmp_path / "four")
-    for message, given in [
-        (r"not a readable image", [str(tmp_path / "text.jpg")]),
-        (r"not a readable image", [str(tmp_path / "absent.jpg")]),
-        (r"--masks: 2 masks for 1 images", [image, "--masks", image, image]),
-        (r"--figure .*no such folder", [image, "--figure", str(tmp_path / "absent" / "a.png")]),
-        (r"--figure .*figures are files that end in", [image, "--figure", str(tmp_path / "a.xyz")]),
-        (r"--checkpoint .*config\.json", [image, "--checkpoint", str(tmp_path)]),
-        (r"give the folder", [image, "--checkpoint", str(networks["cls"] / "model.safetensors")]),
-        (r"takes 4 channels, images here have 3", [image, "--checkpoint", str(tmp_path / "four")]),
-    ]:
-        with pytest.raises(SystemExit, match=message):
-            quickstart.main(given)
 
 
 def test_image_names_are_hashed_alike() -> None:
