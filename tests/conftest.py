@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
-_root = Path(tempfile.mkdtemp(prefix="mfsf2-hub-"))
+_folder = tempfile.TemporaryDirectory(prefix="mfsf2-hub-", ignore_cleanup_errors=True)  # removed at exit
+_root = Path(_folder.name)
 
 
 class _Hub(BaseHTTPRequestHandler):
