@@ -24,6 +24,9 @@ __all__ = ["build_network", "create_model", "list_models", "list_pretrained", "p
 
 _SCHEMES = ("local-dir", "hf-hub")
 
+# What a pretrained configuration says of the images that a network wants.
+_PREPARATION_KEYS = ("input_size", "pool_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+
 
 def list_models(filter: str | Sequence[str] = "*") -> list[str]:
     """Names of the networks, those that match a wildcard pattern, or one of several.
@@ -106,7 +109,8 @@ def create_model(
         cfg = saved_cfg(architecture, saved.cfg)
         kwargs = {"num_classes": cfg["num_classes"], **saved.args, **kwargs}
     else:
-        architecture, _, tag = name.partition(".")
+        # The dots of a path are no tag: the error names it whole.
+        architecture, _, tag = (name, "", "") if "/" in name else name.partition(".")
         cfg = pretrained_cfg(architecture, tag, pretrained)
     if checkpoint_path is not None and (pretrained or weights):
         raise ValueError(f"checkpoint_path={str(checkpoint_path)!r} and pretrained weights exclude each other")
@@ -132,12 +136,14 @@ def saved_cfg(architecture: str, cfg: dict[str, Any]) -> dict[str, Any]:
 def pretrained_cfg(architecture: str, tag: str = "", pretrained: bool = True) -> dict[str, Any]:
     """The configuration of a network's tag, the first one for ``""``, in timm's form.
 
-    Without ``pretrained``, what is true of the tag's weights alone is left out, as are names of classes.
+    Without ``pretrained``, what is true of the tag's weights alone is left out, as are names of classes; a tag that is
+    named still says how images are to be prepared, as weights that were trained from it want them.
 
     Raises:
         ValueError: unknown network or tag.
     """
     variant = _find_variant(architecture)
+    named = bool(tag)
     tag = tag or next(iter(variant.tags), "")
     if tag and tag not in variant.tags:
         raise ValueError(f"{architecture} has no pretrained tag {tag!r}: it has {', '.join(variant.tags) or 'none'}")
@@ -145,6 +151,8 @@ def pretrained_cfg(architecture: str, tag: str = "", pretrained: bool = True) ->
     if pretrained:
         of_weights = bundled_cfg(tag)
         cfg |= of_weights if "head" in variant.network.head_names else _without_labels(of_weights)
+    elif named:
+        cfg |= {key: value for key, value in bundled_cfg(tag).items() if key in _PREPARATION_KEYS}
     return cfg
 
 

@@ -157,6 +157,21 @@ def test_untrained_networks_do_not_claim_them() -> None:
     assert not through_timm.pretrained_cfg.keys() & of_weights
 
 
+@pytest.mark.parametrize("build", [mfsf2.create_model, timm.create_model])
+def test_a_named_tag_says_how_images_are_prepared(build: Any, networks: dict[str, Any], tmp_path: Path) -> None:
+    """Weights that were trained from a tag are loaded into a network that is named after it."""
+    mfsf2.save_pretrained(mfsf2.create_model("mfsf2_tiny_cls", num_classes=3), tmp_path)
+    file = tmp_path / "model.safetensors"
+    model: Any = build("mfsf2_tiny_cls.ham10000", num_classes=3, checkpoint_path=str(file))
+    cfg, trained = model.pretrained_cfg, networks["cls"].pretrained_cfg
+    for key in ("input_size", "pool_size", "crop_pct", "crop_mode", "interpolation", "mean", "std"):
+        assert list_of(cfg[key]) == list_of(trained[key]), key
+    assert not cfg.keys() & {"trained_on", "chosen_on", "label_names", "temperature", "sha256", "file"}
+    assert timm.data.resolve_data_config(model=model)["crop_mode"] == "squash"
+    start: Any = mfsf2.create_model("mfsf2_tiny_cls.in1k_backbones")
+    assert list(start.pretrained_cfg["input_size"]) == [3, 224, 224]
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_other_classes_keep_the_rest(task: str, networks: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     model: Any = mfsf2.create_model(f"mfsf2_tiny_{task}", pretrained=True, num_classes=3)
@@ -195,6 +210,10 @@ def test_saving_and_loading(networks: dict[str, Any], inputs: Tensor, tmp_path: 
             assert list_of(other.pretrained_cfg[key]) == list_of(networks["clsseg"].pretrained_cfg[key]), key
         with torch.no_grad():
             assert all(torch.equal(a, b) for a, b in zip(other(inputs), networks["clsseg"](inputs)))
+    for names, kept in ((list(CLASSES), True), (list("abcdefg"), False)):
+        mfsf2.save_pretrained(networks["clsseg"], tmp_path, label_names=names)
+        cfg = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
+        assert ("label_descriptions" in cfg, "temperature" in cfg) == (kept, kept)
 
 
 def list_of(value: Any) -> Any:
@@ -239,7 +258,13 @@ def test_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(ValueError, match=r"model\.safetensors is damaged: its SHA-256 is .*install the package"):
             mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing: install the package again"):
+        mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
+    path.with_name("config.json").write_text('{"pretrained_cfg": {"sha')
+    with pytest.raises(ValueError, match=r"config\.json is damaged \(.*install the package again"):
+        mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
+    path.with_name("config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing: install the package again"):
         mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
 
 

@@ -43,6 +43,8 @@ def test_unknown_tag_and_source() -> None:
     for name in ("s3:bucket/model", "local-dir:", ":mfsf2_cls"):
         with pytest.raises(ValueError, match=rf"'{name}' names no source: use local-dir:FOLDER, hf-hub:OWNER/NAME"):
             mfsf2.create_model(name)
+    with pytest.raises(ValueError, match=r"unknown network '\./runs/best'.*local-dir:FOLDER"):
+        mfsf2.create_model("./runs/best")
     with pytest.raises(ValueError, match=r"unknown network 'someone/lesions'.*hf-hub:OWNER/NAME"):
         mfsf2.create_model("someone/lesions")
 

@@ -27,7 +27,7 @@ def bundled_cfg(tag: str) -> dict[str, Any]:
     folder = _FOLDERS.get(tag)
     if folder is None:
         return {}
-    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    config = _read_config(folder)
     cfg = {key: value for key, value in config["pretrained_cfg"].items() if key not in _NETWORK_KEYS}
     return {**cfg, "label_names": config["label_names"], "file": str(folder / WEIGHTS_NAME)}
 
@@ -36,10 +36,10 @@ def read_bundled(path: Path, foreign_heads: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of a file that comes with the package, in single precision, but for the heads that a network has not.
 
     Raises:
+        FileNotFoundError: the file is missing.
         ValueError: the file is not the one that its configuration was written for.
     """
-    config = json.loads(path.with_name(CONFIG_NAME).read_text(encoding="utf-8"))
-    _check_sha256(path, config["pretrained_cfg"]["sha256"])
+    _check_sha256(path, _read_config(path.parent)["pretrained_cfg"]["sha256"])
     prefixes = tuple(f"{head}." for head in foreign_heads)
     state = {key: value for key, value in read_state_dict(path).items() if not key.startswith(prefixes)}
     # Before anything is computed with them: stems adapted to other channels are sums of the stored numbers.
@@ -51,9 +51,23 @@ def is_bundled(path: Path) -> bool:
     return path.parent in _FOLDERS.values()
 
 
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_NAME
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing: install the package again") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): install the package again") from error
+    return config
+
+
 def _check_sha256(path: Path, expected: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing: install the package again") from error
     if found != expected:
         raise ValueError(
             f"{path} is damaged: its SHA-256 is {found}, its configuration says {expected}; install the package again"

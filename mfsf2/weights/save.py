@@ -96,7 +96,12 @@ def _config(model: nn.Module, label_names: Sequence[str] | None) -> dict[str, An
     if label_names is not None:
         config["label_names"] = list(label_names)
     config["model_args"] = args
-    source = {key: value for key, value in cfg.items() if key not in (*_SOURCE_KEYS, "label_names")}
+    foreign = {*_SOURCE_KEYS, "label_names"}
+    carried = cfg.get("label_names")
+    if carried and label_names is not None and list(label_names) != list(carried):
+        # They are those of the classes that it carried.
+        foreign |= {"label_descriptions", "temperature"}
+    source = {key: value for key, value in cfg.items() if key not in foreign}
     source["num_classes"] = num_classes
     if "input_size" in source:
         source["input_size"] = (model.in_chans, *source["input_size"][1:])
