@@ -13,6 +13,7 @@ what the data set has as groups). Masks are measured on their own grid, beside o
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +21,10 @@ import torch
 from accelerate import Accelerator
 from engine.baseline import fixed_mask_dice
 from engine.checkpoint import check_folder
+from engine.data import class_counts
 from engine.figures import draw_confusion, draw_reliability
 from engine.inference import Prediction, predict_records
+from engine.losses import log_frequencies
 from engine.measures import (
     bootstrap,
     classification_measures,
@@ -46,6 +49,7 @@ def evaluate(
     rounds: int = 1000,
     input_size: int | None = None,
     flips: bool = False,
+    frequencies: bool = False,
     device: Literal["auto", "cpu"] = "auto",
 ) -> dict[str, Any]:
     """Measure a trained network. Research only.
@@ -60,6 +64,8 @@ def evaluate(
         rounds: samples of the bootstrap.
         input_size: height and width of the network's input; None for what it was trained at.
         flips: measure means over each image and its three mirror images.
+        frequencies: add the logarithms of the classes' frequencies in the training part to the logits, for networks
+            that were trained to count all classes as equally frequent.
         device: ``auto`` takes an accelerator where there is one.
     """
     try:
@@ -71,15 +77,22 @@ def evaluate(
         parts = load_split(split, dataset) if split is not None else {str(part): dataset.records}
         check_labels(network, dataset)
         records = left_over(network, parts, part, accelerator.is_main_process)
+        shift = frequency_shift(network, parts, dataset) if frequencies else None
         check_files(records)
-        predictions = predict_records(network, records, accelerator, flips=flips)
+
+        def predict(chosen: list[Record]) -> list[Prediction]:
+            found = predict_records(network, chosen, accelerator, flips=flips)
+            return found if shift is None else [shifted(prediction, shift) for prediction in found]
+
+        predictions = predict(records)
         temperature = 1.0
         if predictions[0].logits and part != "val" and "val" in parts:
-            temperature = temperature_of(predict_records(network, parts["val"], accelerator, flips=flips), parts["val"])
+            temperature = temperature_of(predict(parts["val"]), parts["val"])
         if not accelerator.is_main_process:
             return {}
         results = measure(predictions, records, dataset.labels, temperature, rounds)
         results |= {"checkpoint": checkpoint, "data": data, "part": part if split else "all", "flips": flips}
+        results["frequencies"] = frequencies
         results["input_size"] = network.pretrained_cfg["input_size"][1]
         if predictions[0].dice is not None and "train" in parts:
             results["fixed_mask_dice"] = fixed_mask_dice(parts["train"], records)
@@ -117,10 +130,26 @@ def left_over(network: Any, parts: dict[str, list[Record]], part: str, report: b
     left = without_overlap(parts[part], [name for own, key in seen if own != part for name in cfg.get(key, ())])
     if report:
         dropped = len(parts[part]) - len(left)
-        print(f"{dropped} of {len(parts[part])} images left out: the network was trained or chosen on them")
+        print(f"{dropped} of {len(parts[part])} images left out, as the network was trained or chosen on them")
     if not left:
         raise DataError("no image is left to measure: the network was trained or chosen on all of them")
     return left
+
+
+def frequency_shift(network: Any, parts: dict[str, list[Record]], dataset: Dataset) -> Tensor:
+    """What brings logits that count all classes as equally frequent to the training part's frequencies."""
+    if task_of(network) == "seg":
+        raise DataError("frequencies: this network predicts no classes")
+    if "train" not in parts:
+        raise DataError("frequencies: they are those of the training part; give the --split")
+    return log_frequencies(class_counts(parts["train"], len(dataset.labels)))
+
+
+def shifted(prediction: Prediction, shift: Tensor) -> Prediction:
+    """A prediction with something added to its logits, where it has any."""
+    if not prediction.logits:
+        return prediction
+    return replace(prediction, logits=(torch.tensor(prediction.logits) + shift).tolist())
 
 
 def temperature_of(predictions: list[Prediction], records: Sequence[Record]) -> float:
@@ -210,9 +239,10 @@ def print_results(results: dict[str, Any]) -> None:
             print(f"{name:<42} {values[name]:.4f}  ({low:.4f} to {high:.4f})")
     if "fixed_mask_dice" in results:
         print(f"{'fixed mask, Dice':<42} {results['fixed_mask_dice']:.4f}")
-    if "ece" in results:
-        fitted = f"{results['ece_with_temperature']:.4f} with temperature {results['temperature']:.4f}"
-        print(f"{'ECE':<42} {results['ece']:.4f}, {fitted}")
+    for name in ("ece", "classwise_ece", "log_loss"):
+        if name in results:
+            fitted = f"{results[f'{name}_with_temperature']:.4f} with temperature {results['temperature']:.4f}"
+            print(f"{name:<42} {results[name]:.4f}, {fitted}")
     for name, row in of_classes.items():
         cells = [f"{key} {_with_interval(row[key], intervals.get(f'{name} {key}'))}" for key in row if key != "images"]
         print(f"{name:<8} {row['images']:>6} images  {'  '.join(cells)}")

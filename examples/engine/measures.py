@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.classification import (
     binary_auroc,
+    binary_calibration_error,
     binary_sensitivity_at_specificity,
     multiclass_calibration_error,
     multiclass_confusion_matrix,
@@ -99,12 +100,21 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def calibration(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, float]:
-    """Expected calibration error and log loss, as they are and with the temperature."""
+    """Calibration errors and log loss, as they are and with the temperature.
+
+    The expected calibration error looks at the largest probability of each image alone; the class-wise one at every
+    class's probability, and is the mean over the classes.
+    """
     measures = {}
     for name, scaled in (("", logits), ("_with_temperature", logits / temperature)):
         probabilities = scaled.softmax(1)
         classes = probabilities.shape[1]
         measures[f"ece{name}"] = multiclass_calibration_error(probabilities, labels, classes, ECE_BINS).item()
+        by_class = [
+            binary_calibration_error(probabilities[:, index].contiguous(), (labels == index).long(), ECE_BINS).item()
+            for index in range(classes)
+        ]
+        measures[f"classwise_ece{name}"] = sum(by_class) / classes
         measures[f"log_loss{name}"] = F.cross_entropy(scaled, labels).item()
     return measures
 

@@ -54,6 +54,12 @@ def test_measures_against_formulas(scores: tuple[Tensor, Tensor]) -> None:
         bins = np.minimum((confidence * 15).astype(int), 14)
         gaps = [abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in set(bins)]
         assert measures[f"ece{name}"] == pytest.approx(sum(gaps), abs=1e-6)
+        gaps = []
+        for k in range(4):
+            said, bins = values[:, k], np.minimum((values[:, k] * 15).astype(int), 14)
+            at = [bins == b for b in set(bins)]
+            gaps.append(sum(abs(said[b].mean() - (y[b] == k).mean()) * b.mean() for b in at))
+        assert measures[f"classwise_ece{name}"] == pytest.approx(np.mean(gaps), abs=1e-6)
         assert measures[f"log_loss{name}"] == pytest.approx(-np.log(values[np.arange(120), y]).mean(), abs=1e-6)
 
 
