@@ -3,8 +3,8 @@
     python examples/predict.py --checkpoint runs/ham10000/best --images photos --out predictions
     accelerate launch examples/predict.py ...
 
-``--images`` are files or folders of them. ``--out`` receives ``predictions.csv`` with the probabilities and, of
-networks with masks, ``NAME_mask.png`` of each image's size. For networks of two modalities ``--stacks`` names a folder
+``--images`` are files or folders of them. ``--out`` receives ``predictions.csv`` with the probabilities (with the
+temperature that the network carries, if any) and, of networks with masks, ``NAME_mask.png`` of each image's size. For networks of two modalities ``--stacks`` names a folder
 with ``NAME_1.png``, ``NAME_2.png``, ... for the images that have a stack. Research only: this is not a diagnostic
 device.
 """
@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from engine.checkpoint import check_folder
 from engine.inference import Prediction, predict_records
-from engine.network import load_network, task_of
+from engine.network import load_network, probabilities_of, task_of
 from jsonargparse import ArgumentParser
 from PIL import Image
 from readers import DataError, Record, check_files
@@ -118,7 +118,7 @@ def write(out: Path, predictions: Sequence[Prediction], network: Any) -> None:
         for prediction in predictions:
             row: list[Any] = [prediction.id]
             if classes:
-                probabilities = torch.tensor(prediction.logits).softmax(0)
+                probabilities = probabilities_of(network, torch.tensor(prediction.logits))
                 row += [names[int(probabilities.argmax())], *(f"{value:.6f}" for value in probabilities.tolist())]
             if prediction.foreground is not None:
                 row.append(f"{prediction.foreground:.6f}")

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from engine.data import read_image, read_mask
 from engine.figures import Cell, check_figure, draw_grid
 from engine.inference import predict_records, prepare_image
-from engine.network import load_network, task_of
+from engine.network import load_network, probabilities_of, task_of
 from jsonargparse import ArgumentParser, Namespace
 from readers import DataError, Record, check_files
 from torch import Tensor
@@ -80,7 +80,7 @@ def class_activation(network: Any, x: Tensor, stage: int) -> tuple[Tensor, int, 
     label = int(logits[0].argmax())
     (gradient,) = torch.autograd.grad(logits[0, label], kept[0])
     heat = (gradient.mean((2, 3), keepdim=True) * kept[0]).sum(1)[0].relu().detach()
-    return heat / heat.amax().clamp(min=1e-12), label, logits.softmax(1)[0, label].item()
+    return heat / heat.amax().clamp(min=1e-12), label, probabilities_of(network, logits)[0, label].item()
 
 
 def truth_of(record: Record) -> list[tuple[Tensor, str]]:
@@ -143,8 +143,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     args = make_parser().parse_args(argv)
     try:
-        check_figure(Path(args[args.figure].out))
-        {"gradcam": gradcam, "contours": contours}[args.figure](args[args.figure])
+        chosen = args[args.figure]
+        check_figure(Path(chosen.out), [*chosen.images, *(chosen.get("masks") or ())])
+        {"gradcam": gradcam, "contours": contours}[args.figure](chosen)
     except (DataError, OSError) as error:
         raise SystemExit(str(error)) from error
 

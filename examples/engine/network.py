@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from readers import DataError
+from torch import Tensor
 
 import mfsf2
 
-__all__ = ["load_network", "task_of"]
+__all__ = ["load_network", "probabilities_of", "task_of"]
 
 
 def load_network(name: str) -> Any:
@@ -25,11 +26,17 @@ def load_network(name: str) -> Any:
             source = name if name.startswith(("local-dir:", "hf-hub:")) else f"local-dir:{name}"
             network = mfsf2.create_model(source).eval()
     except (OSError, TypeError, ValueError) as error:
-        raise DataError(f"checkpoint {name}: {error}") from error
+        trained = ", ".join(tagged for tagged in mfsf2.list_pretrained() if not tagged.endswith(".in1k_backbones"))
+        raise DataError(f"checkpoint {name}: {error}; give a saved folder, or one of {trained}") from error
     channels = network.pretrained_cfg["input_size"][0]
     if channels != 3:
         raise DataError(f"checkpoint {name}: its network takes {channels} channels, images here have 3")
     return network
+
+
+def probabilities_of(network: Any, logits: Tensor) -> Tensor:
+    """Probabilities of classes ``(..., classes)``, with the temperature that the network carries."""
+    return (logits / network.pretrained_cfg.get("temperature", 1.0)).softmax(-1)
 
 
 def task_of(network: Any) -> str:

@@ -93,9 +93,32 @@ def test_flips_and_another_size(run: Run, folders: dict[str, Path], tmp_path: Pa
     plain = evaluation("ham10000_clsseg", folder, data, tmp_path / "a")
     flipped = evaluation("ham10000_clsseg", folder, data, tmp_path / "b", "--flips", "true")
     larger = evaluation("ham10000_clsseg", folder, data, tmp_path / "c", "--input_size", "64")
-    assert (plain["flips"], plain["input_size"]) == (False, 32)
+    assert (plain["flips"], plain["frequencies"], plain["input_size"]) == (False, False, 32)
     assert (flipped["flips"], flipped["input_size"]) == (True, 32) and flipped["log_loss"] != plain["log_loss"]
     assert (larger["flips"], larger["input_size"]) == (False, 64) and larger["log_loss"] != plain["log_loss"]
+
+
+def test_frequencies_of_the_training_part(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Probabilities are those of Bayes' rule with the training part's frequencies in place of equal ones."""
+    folder, data = run("ham10000_clsseg"), folders["ham10000"]
+    parts = json.loads((folder / "split.json").read_text())["parts"]
+    labels = {record.id: record.label for record in ham10000.read(data).records}
+    counts = np.bincount([labels[name] for name in parts["train"]], minlength=7)
+    assert counts.min() < counts.max()
+    plain = evaluation("ham10000_clsseg", folder, data, tmp_path / "a")
+    shifted = evaluation("ham10000_clsseg", folder, data, tmp_path / "b", "--frequencies", "true")
+    assert shifted["frequencies"] and shifted["temperature"] != plain["temperature"]
+    for before, after in zip(predicted(tmp_path / "a"), predicted(tmp_path / "b")):
+        expected = counts * np.array([float(before[name]) for name in ham10000.CLASSES])
+        found = [float(after[name]) for name in ham10000.CLASSES]
+        assert found == pytest.approx(expected / expected.sum(), abs=1e-5)
+    with pytest.raises(SystemExit, match="give the --split"):
+        evaluate.main(
+            [*"--data ham10000 --frequencies true --checkpoint".split(), str(folder / "best"), "--folder", str(data)]
+            + ["--out", str(tmp_path / "c")]
+        )
+    with pytest.raises(SystemExit, match="this network predicts no classes"):
+        evaluation("ham10000_seg", run("ham10000_seg"), data, tmp_path / "d", "--frequencies", "true")
 
 
 def test_overlap_is_left_out(
@@ -137,6 +160,18 @@ def test_predict(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
         probabilities = {name: float(row[name]) for name in ham10000.CLASSES}
         assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
         assert row["predicted"] == max(probabilities, key=probabilities.__getitem__)
+
+
+def test_predict_with_the_temperature_of_the_network(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    network = load_network(str(run("ham10000_clsseg") / "best"))
+    network.pretrained_cfg["temperature"] = 2.0
+    mfsf2.save_pretrained(network, tmp_path / "network")
+    image = next((folders["ham10000"] / ham10000.IMAGE_FOLDERS[0]).iterdir())
+    options = ["--images", str(image), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    (prediction,) = predict.main(["--checkpoint", str(tmp_path / "network"), *options])
+    expected = (torch.tensor(prediction.logits) / 2).softmax(0)
+    (row,) = predicted(tmp_path / "out")
+    assert [float(row[name]) for name in ham10000.CLASSES] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_predict_with_and_without_stacks(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
