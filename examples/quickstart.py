@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from engine.figures import Cell, check_figure, draw_grid
 from engine.lesion import generate_lesion
-from engine.network import load_network
+from engine.network import load_network, probabilities_of
 from PIL import Image
 from readers import DataError
 from readers.images import open_mask, open_rgb
@@ -53,12 +53,15 @@ class View:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Classify and segment images. Research only.")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures; without one, one is generated")
-    parser.add_argument("--checkpoint", default=PRETRAINED, help="folder that a training script wrote")
+    parser.add_argument("--checkpoint", default=PRETRAINED, help="a network's saved folder, or its name with a tag")
     parser.add_argument("--masks", nargs="+", metavar="MASK", help="true mask of each image, drawn beside")
     parser.add_argument("--figure", default="quickstart.png", help="where to draw")
     args = parser.parse_args(argv)
     if args.masks and len(args.masks) != len(args.images):
-        raise SystemExit(f"--masks: {len(args.masks)} masks for {len(args.images)} images; give one for each, in order")
+        raise SystemExit(
+            f"--masks: {len(args.masks)} masks for {len(args.images)} images; give the images first, then one mask for "
+            "each, in order"
+        )
     return args
 
 
@@ -77,7 +80,10 @@ def read_pairs(args: argparse.Namespace) -> tuple[list[str], list[Image.Image], 
         return [GENERATED], [image], [mask]
     images = [read(path) for path in args.images]
     masks = [read(path, mask=True) for path in args.masks or ()]
-    return args.images, images, [m.resize(i.size, Image.Resampling.NEAREST) for m, i in zip(masks, images)]
+    for path, mask, image in zip(args.masks or (), masks, images):
+        if mask.size != image.size:
+            raise SystemExit(f"{path}: mask of {mask.size} pixels for an image of {image.size}, width and height")
+    return args.images, images, masks
 
 
 @torch.inference_mode()
@@ -100,10 +106,9 @@ def look(model: Any, image: Image.Image) -> View:
 
 def classify(model: Any, x: Tensor) -> dict[str, float]:
     """Probabilities by label, the largest first."""
-    cfg = model.pretrained_cfg
-    logits = getattr(model, "forward_logits", model)(x) / cfg.get("temperature", 1.0)
-    probabilities = logits.softmax(1)[0].tolist()
-    labels = cfg.get("label_names") or [f"class {index}" for index in range(len(probabilities))]
+    probabilities = probabilities_of(model, getattr(model, "forward_logits", model)(x))[0].tolist()
+    names = model.pretrained_cfg.get("label_names")
+    labels = names or [f"class {index}" for index in range(len(probabilities))]
     return dict(sorted(zip(labels, probabilities), key=lambda pair: -pair[1]))
 
 
@@ -146,7 +151,10 @@ def draw(images: list[Image.Image], views: list[View], truths: list[Image.Image]
     strides = [f"gate, stride {4 * 2**scale}" for scale in range(len(views[0].gates))]
     titles = ["predicted", *(["true"] if truths else []), *strides]
     caption = "gates: red where the CNN counts more, blue where the transformer does; research only"
-    draw_grid(rows, titles, labels, caption, Path(path))
+    try:
+        draw_grid(rows, titles, labels, caption, Path(path))
+    except OSError as error:
+        raise SystemExit(f"--figure {path} could not be written: {error}") from error
     print(f"\ndrawn in {path}")
 
 
@@ -154,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> list[View]:
     """Print the classes of each image with their probabilities, and draw; returns what the network says of each."""
     args = parse_args(argv)
     try:
-        check_figure(Path(args.figure))
+        check_figure(Path(args.figure), [*args.images, *(args.masks or ())])
     except DataError as error:
         raise SystemExit(f"--figure {error}") from error
     names, images, truths = read_pairs(args)

@@ -13,15 +13,20 @@ from torch.nn import functional as F
 __all__ = ["Cell", "check_figure", "draw_confusion", "draw_grid", "draw_reliability"]
 
 
-def check_figure(path: Path) -> None:
-    """Check, before anything slow, that a figure can be written.
+def check_figure(path: Path, inputs: Sequence[str] = ()) -> None:
+    """Check, before anything slow, that a figure can be written and takes the place of none of the inputs.
 
     Raises:
-        DataError: no such folder, or a name that ends in no format that there is.
+        DataError: no such folder, one of the inputs, a folder, or a name that ends in no format that there is.
     """
     if not path.absolute().parent.is_dir():
         raise DataError(f"{path}: no such folder")
-    known = Figure().canvas.get_supported_filetypes()
+    if path.is_dir():
+        raise DataError(f"{path}: this is a folder; give the name of a file")
+    if path.resolve() in {Path(name).resolve() for name in inputs}:
+        raise DataError(f"{path}: this is one of the images or masks, which would be lost; give another name")
+    # PGF asks for a TeX installation.
+    known = sorted({*Figure().canvas.get_supported_filetypes()} - {"pgf"})
     if path.suffix.lower().removeprefix(".") not in known:
         raise DataError(f"{path}: figures are files that end in {', '.join(f'.{name}' for name in known)}")
 
@@ -79,15 +84,18 @@ def draw_grid(
 ) -> None:
     """Cells in rows and columns, with titles above the columns, labels beside the rows and a caption above all."""
     height, width = rows[0][0].picture.shape[1:]
-    figure = Figure(figsize=(2.2 * len(titles) + 0.4, (2.2 * height / width + 0.2) * len(rows) + 0.6))
+    # Very long or high pictures are drawn smaller, not on a figure without bounds.
+    shape = min(max(height / width, 0.3), 3.0)
+    figure = Figure(figsize=(2.2 * len(titles) + 0.4, (2.2 * shape + 0.2) * len(rows) + 0.6))
     figure.set_layout_engine("constrained")
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for line, cells, label in zip(axes, rows, labels):
         for axis, cell in zip(line, cells):
             _draw_cell(axis, cell)
-        line[0].set_ylabel(label, fontsize=8)
+        # Names of files are no formulas, whatever dollar signs they hold.
+        line[0].set_ylabel(label, fontsize=8, parse_math=False)
     for axis, title in zip(axes[0], titles):
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=9, parse_math=False)
     figure.suptitle(caption, fontsize=8)
     figure.savefig(path, dpi=140)
 
@@ -102,4 +110,4 @@ def _draw_cell(axis: Any, cell: Cell) -> None:
         if mask.any() and not mask.all():
             axis.contour(mask.numpy(), levels=[0.5], colors=colour, linewidths=1.4)
     axis.set(xticks=[], yticks=[])
-    axis.set_xlabel(cell.note, fontsize=8)
+    axis.set_xlabel(cell.note, fontsize=8, parse_math=False)

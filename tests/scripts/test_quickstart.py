@@ -10,6 +10,7 @@ import torch
 from engine.lesion import generate_lesion
 from PIL import Image
 from readers.ham10000 import CLASSES, IMAGE_FOLDERS, MASK_FOLDER
+from readers.images import open_mask, open_rgb
 from readers.synthetic import write_dataset
 
 import mfsf2
@@ -120,11 +121,22 @@ def test_errors(data: Path, networks: dict[str, Path], tmp_path: Path) -> None:
     image = str(images_of(data)[0])
     (tmp_path / "text.jpg").write_text("no image")
     mfsf2.save_pretrained(mfsf2.create_model("mfsf2_tiny_cls", in_chans=4), tmp_path / "four")
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "bomb.png")
+    Image.new("L", (10, 10), 255).save(tmp_path / "small.png")
+    mask = str(tmp_path / "small.png")
+    content = Path(image).read_bytes()
     for message, given in [
         (r"not a readable image", [str(tmp_path / "text.jpg")]),
         (r"not a readable image", [str(tmp_path / "absent.jpg")]),
         (r"--masks: 2 masks for 1 images", [image, "--masks", image, image]),
-        (r"--masks: 1 masks for 0 images", ["--masks", image]),
+        (r"--masks: 1 masks for 0 images; give the images first", ["--masks", image]),
+        (r"not a readable image: Image size \(200000000 pixels\)", [str(tmp_path / "bomb.png")]),
+        (r"small\.png: mask of \(10, 10\) pixels for an image of", [image, "--masks", mask]),
+        (r"--figure .*one of the images or masks", [image, "--figure", image]),
+        (r"--figure .*one of the images or masks", [image, "--masks", mask, "--figure", mask]),
+        (r"--figure .*this is a folder", [image, "--figure", str(tmp_path)]),
+        (r"--figure .*figures are files that end in", [image, "--figure", str(tmp_path / "a.pgf")]),
+        (r"--checkpoint .*or one of mfsf2_tiny_cls\.ham10000", [image, "--checkpoint", "mfsf2_tiny_cls"]),
         (r"--figure .*no such folder", [image, "--figure", str(tmp_path / "absent" / "a.png")]),
         (r"--figure .*figures are files that end in", [image, "--figure", str(tmp_path / "a.xyz")]),
         (r"--checkpoint .*config\.json", [image, "--checkpoint", str(tmp_path)]),
@@ -133,6 +145,28 @@ def test_errors(data: Path, networks: dict[str, Path], tmp_path: Path) -> None:
     ]:
         with pytest.raises(SystemExit, match=message):
             quickstart.main(given)
+    assert Path(image).read_bytes() == content
+
+
+def test_names_that_look_like_formulas_and_extreme_shapes(networks: dict[str, Path], tmp_path: Path) -> None:
+    for name, size in (("dollar_$5_$x.png", (40, 30)), ("high.png", (1, 300)), ("wide.png", (900, 2))):
+        Image.new("RGB", size, "tan").save(tmp_path / name)
+        figure = tmp_path / "a.png"
+        quickstart.main(
+            [str(tmp_path / name), "--checkpoint", str(networks["seg"]), "--figure", str(figure)],
+        )
+        with Image.open(figure) as drawn:
+            assert drawn.width < 2000 and 150 < drawn.height < 1200, name
+
+
+def test_images_as_viewers_show_them(tmp_path: Path) -> None:
+    """Cameras store an image turned and say so."""
+    image = Image.effect_noise((60, 40), 60).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(np.array(open_rgb(tmp_path / "turned.png")), np.array(image))
+    assert open_mask(tmp_path / "turned.png").size == image.size
 
 
 def test_generated_lesions() -> None:
