@@ -3,10 +3,10 @@
     python examples/predict.py --checkpoint runs/ham10000/best --images photos --out predictions
     accelerate launch examples/predict.py ...
 
-``--images`` are files or folders of them. ``--out`` receives ``predictions.csv`` with the probabilities (with the
-temperature that the network carries, if any) and, of networks with masks, ``NAME_mask.png`` of each image's size. For networks of two modalities ``--stacks`` names a folder
-with ``NAME_1.png``, ``NAME_2.png``, ... for the images that have a stack. Research only: this is not a diagnostic
-device.
+``--images`` are files or folders of them. ``--out`` receives ``predictions.csv`` with the probabilities, at the
+temperature that the network carries, if any, and, of networks with masks, ``NAME_mask.png`` of each image's size. For
+networks of two modalities ``--stacks`` names a folder with ``NAME_1.png``, ``NAME_2.png``, ... for the images that have
+a stack. Research only: this is not a diagnostic device.
 """
 
 import csv

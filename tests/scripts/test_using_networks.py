@@ -113,10 +113,7 @@ def test_frequencies_of_the_training_part(run: Run, folders: dict[str, Path], tm
         found = [float(after[name]) for name in ham10000.CLASSES]
         assert found == pytest.approx(expected / expected.sum(), abs=1e-5)
     with pytest.raises(SystemExit, match="give the --split"):
-        evaluate.main(
-            [*"--data ham10000 --frequencies true --checkpoint".split(), str(folder / "best"), "--folder", str(data)]
-            + ["--out", str(tmp_path / "c")]
-        )
+        evaluation("ham10000_clsseg", folder, data, tmp_path / "c", "--split", "null", "--frequencies", "true")
     with pytest.raises(SystemExit, match="this network predicts no classes"):
         evaluation("ham10000_seg", run("ham10000_seg"), data, tmp_path / "d", "--frequencies", "true")
 
