@@ -179,4 +179,4 @@ def test_public_names() -> None:
         "save_pretrained",
     ]
     assert all(hasattr(mfsf2, name) for name in mfsf2.__all__)
-    assert sys.modules["mfsf2"].__version__ == "0.1.0"
+    assert sys.modules["mfsf2"].__version__ == "0.2.0.dev0"
