@@ -27,7 +27,8 @@ def load_network(name: str) -> Any:
             network = mfsf2.create_model(source).eval()
     except (OSError, TypeError, ValueError) as error:
         trained = ", ".join(tagged for tagged in mfsf2.list_pretrained() if not tagged.endswith(".in1k_backbones"))
-        raise DataError(f"checkpoint {name}: {error}; give a saved folder, or one of {trained}") from error
+        hint = "" if Path(name).is_dir() else f"; give a saved folder, or one of {trained}"
+        raise DataError(f"checkpoint {name}: {error}{hint}") from error
     channels = network.pretrained_cfg["input_size"][0]
     if channels != 3:
         raise DataError(f"checkpoint {name}: its network takes {channels} channels, images here have 3")
