@@ -70,6 +70,12 @@ class ClassificationHead(nn.Module):
     def has_hidden_layer(self) -> bool:
         return isinstance(self.hidden, nn.Sequential)
 
+    @property
+    def _first_weight(self) -> Tensor | None:
+        """The weight that the pooled map meets first; None where there is neither hidden layer nor classifier."""
+        layer = self.hidden[0] if isinstance(self.hidden, nn.Sequential) else self.fc
+        return layer.weight if isinstance(layer, nn.Linear) else None
+
     def _build_pool_and_hidden(
         self, global_pool: str, num_classes: int, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
@@ -124,7 +130,7 @@ class ClassificationHead(nn.Module):
             check_batch(x)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        check_map(x, self.in_features, "features", next(self.parameters(), None))
+        check_map(x, self.in_features, "features", self._first_weight)
         if not self.global_pool.kind:
             return x
         self.check_batch(x)
