@@ -53,22 +53,24 @@ def is_bundled(path: Path) -> bool:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
+    content = _read_bytes(path)
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is missing: install the package again") from error
+        config: dict[str, Any] = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): install the package again") from error
     return config
 
 
 def _check_sha256(path: Path, expected: str) -> None:
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is missing: install the package again") from error
+    found = hashlib.sha256(_read_bytes(path)).hexdigest()
     if found != expected:
         raise ValueError(
             f"{path} is damaged: its SHA-256 is {found}, its configuration says {expected}; install the package again"
         )
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing: install the package again") from error
