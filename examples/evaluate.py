@@ -146,9 +146,7 @@ def frequency_shift(network: Any, parts: dict[str, list[Record]], dataset: Datas
 
 
 def shifted(prediction: Prediction, shift: Tensor) -> Prediction:
-    """A prediction with something added to its logits, where it has any."""
-    if not prediction.logits:
-        return prediction
+    """A prediction with something added to its logits."""
     return replace(prediction, logits=(torch.tensor(prediction.logits) + shift).tolist())
 
 
