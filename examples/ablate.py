@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from engine.inference import prepare_image
 from engine.measures import summary
-from engine.network import load_network, task_of
+from engine.network import load_network
 from engine.paths import path_slices
 from readers import READERS, DataError, Record, load_split, read_dataset
 from torch import Tensor
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     run = Path(args.run)
     try:
         network = load_network(str(run / "best"))
-        if task_of(network) != "cls":
-            raise DataError(f"--run {run}: a network of the task {task_of(network)}, give one of the task cls")
+        if network.architecture != "mfsf2_cls":
+            raise DataError(f"--run {run}: its network is {network.architecture}, give one of the task cls")
         parts = load_split(run / "split.json", read_dataset(args.data, args.folder))
     except DataError as error:
         raise SystemExit(str(error)) from error

@@ -33,7 +33,7 @@ from engine.measures import (
     flatten,
     reliability,
 )
-from engine.network import load_network, task_of
+from engine.network import load_network
 from jsonargparse import auto_cli
 from readers import DataError, Dataset, Record, check_files, load_split, read_dataset, without_overlap
 from torch import Tensor
@@ -73,7 +73,7 @@ def evaluate(
         accelerator = Accelerator(cpu=device == "cpu")
         network = load_network(checkpoint)
         set_input_size(network, input_size)
-        dataset = read_dataset(data, folder, masks=task_of(network) in ("seg", "clsseg"))
+        dataset = read_dataset(data, folder, masks=network.mask_head is not None)
         parts = load_split(split, dataset) if split is not None else {str(part): dataset.records}
         check_labels(network, dataset)
         records = left_over(network, parts, part, accelerator.is_main_process)
@@ -114,7 +114,7 @@ def set_input_size(network: Any, size: int | None) -> None:
 
 def check_labels(network: Any, dataset: Dataset) -> None:
     """Check that the network's classes are the data set's."""
-    if task_of(network) == "seg":
+    if network.head is None:
         return
     if not dataset.labels:
         raise DataError(f"{dataset.name} has no classes, which this network predicts: use ham10000, isic2019 or psinkd")
@@ -138,7 +138,7 @@ def left_over(network: Any, parts: dict[str, list[Record]], part: str, report: b
 
 def frequency_shift(network: Any, parts: dict[str, list[Record]], dataset: Dataset) -> Tensor:
     """What brings logits that count all classes as equally frequent to the training part's frequencies."""
-    if task_of(network) == "seg":
+    if network.head is None:
         raise DataError("frequencies: this network predicts no classes")
     if "train" not in parts:
         raise DataError("frequencies: they are those of the training part; give the --split")

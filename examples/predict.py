@@ -18,11 +18,13 @@ import torch
 from accelerate import Accelerator
 from engine.checkpoint import check_folder
 from engine.inference import Prediction, predict_records
-from engine.network import load_network, probabilities_of, task_of
+from engine.network import load_network, probabilities_of
 from jsonargparse import ArgumentParser
 from PIL import Image
 from readers import DataError, Record, check_files
 from torch import Tensor
+
+import mfsf2
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -93,7 +95,7 @@ def find_slices(path: Path, stacks: str | None) -> tuple[Path, ...]:
 
 def check_network(network: Any, records: Sequence[Record], stacks: str | None) -> None:
     """Check that the stacks are what the network takes."""
-    if task_of(network) != "rcm_cls":
+    if not isinstance(network, mfsf2.MFSF2TwoModality):
         if stacks is not None:
             raise DataError("stacks: this network takes one image and no stack")
         return

@@ -93,20 +93,18 @@ def look(model: Any, image: Image.Image) -> View:
     whole: Any = create_transform(**{**data, "crop_pct": 1.0, "crop_mode": "squash"})
     x, probabilities, mask = whole(image).unsqueeze(0), {}, None
     gates = gate_maps(model, x)
-    if "head" in model.head_names and model.num_classes:
+    if model.head is not None and model.num_classes:
         transform: Any = create_transform(**data)
         probabilities = classify(model, transform(image).unsqueeze(0))
-    if "mask_head" in model.head_names:
-        # Of a network of both tasks, the masks alone.
-        logits = getattr(model, "forward_masks", model)(x)
-        logits = F.interpolate(logits, size=(image.height, image.width), mode="bilinear")
+    if model.mask_head is not None:
+        logits = F.interpolate(model.forward_masks(x), size=(image.height, image.width), mode="bilinear")
         mask = foreground_probability(logits)[0, 0] > 0.5
     return View(probabilities, mask, gates)
 
 
 def classify(model: Any, x: Tensor) -> dict[str, float]:
     """Probabilities by label, the largest first."""
-    probabilities = probabilities_of(model, getattr(model, "forward_logits", model)(x))[0].tolist()
+    probabilities = probabilities_of(model, model.forward_logits(x))[0].tolist()
     names = model.pretrained_cfg.get("label_names")
     labels = names or [f"class {index}" for index in range(len(probabilities))]
     return dict(sorted(zip(labels, probabilities), key=lambda pair: -pair[1]))

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from engine.data import read_image, read_mask
 from engine.figures import Cell, check_figure, draw_grid
 from engine.inference import predict_records, prepare_image
-from engine.network import load_network, probabilities_of, task_of
+from engine.network import load_network, probabilities_of
 from jsonargparse import ArgumentParser, Namespace
 from readers import DataError, Record, check_files
 from torch import Tensor
@@ -74,7 +74,7 @@ def class_activation(network: Any, x: Tensor, stage: int) -> tuple[Tensor, int, 
     kept: list[Tensor] = []
     hook = network.encoder.fusion.stages[stage].register_forward_hook(lambda _m, _i, output: kept.append(output))
     try:
-        logits = getattr(network, "forward_logits", network)(x)
+        logits = network.forward_logits(x)
     finally:
         hook.remove()
     label = int(logits[0].argmax())
@@ -91,9 +91,9 @@ def truth_of(record: Record) -> list[tuple[Tensor, str]]:
 def load_with(checkpoint: str, head: str) -> Any:
     """A network that has a head of this name."""
     network = load_network(checkpoint)
-    if head not in network.head_names:
+    if network.heads[head] is None:
         what = "classes" if head == "head" else "masks"
-        raise DataError(f"checkpoint {checkpoint}: a network of the task {task_of(network)} predicts no {what}")
+        raise DataError(f"checkpoint {checkpoint}: {network.architecture} predicts no {what}")
     return network
 
 

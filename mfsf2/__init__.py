@@ -20,15 +20,7 @@ from .layers import (
     dct_filter_bank,
     dct_frequencies,
 )
-from .models import (
-    DeepPredictions,
-    MFSF2Classifier,
-    MFSF2ClassifierSegmenter,
-    MFSF2Encoder,
-    MFSF2RCMClassifier,
-    MFSF2Segmenter,
-    Predictions,
-)
+from .models import MFSF2, MFSF2Encoder, MFSF2TwoModality, Outputs
 from .registry import create_model, list_models, list_pretrained
 from .version import __version__
 from .weights import load_checkpoint, save_pretrained
@@ -36,21 +28,18 @@ from .weights import load_checkpoint, save_pretrained
 __all__ = [
     "FREQUENCY_TABLES",
     "MFFE",
+    "MFSF2",
     "AxialAttention",
     "ClassificationHead",
     "CrossBranchGate",
-    "DeepPredictions",
     "DualBranchAlign",
     "FusionStage",
     "GlobalPool",
-    "MFSF2Classifier",
-    "MFSF2ClassifierSegmenter",
     "MFSF2Encoder",
-    "MFSF2RCMClassifier",
-    "MFSF2Segmenter",
+    "MFSF2TwoModality",
     "MultiFreqMultiScaleFusion",
     "MultiScalePyramid",
-    "Predictions",
+    "Outputs",
     "PyramidSplitAttention",
     "ReverseAttention",
     "SegmentationHead",

@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from .layers.checks import check_integer
-from .layers.conv import ConvBnAct
+from .layers.conv import ConcatConv2d, ConcatConvBnAct, ConvBnAct
 
 __all__ = ["MIN_EXPORT_SIZE", "MIN_EXPORT_TORCH", "export_onnx", "export_program", "fold_batch_norm"]
 
@@ -43,15 +43,16 @@ def fold_batch_norm(model: _Network) -> _Network:
     _check_eval(model)
     folded = copy.deepcopy(model)
     modules = dict(folded.named_modules())
-    pairs = {(f"{name}.conv", f"{name}.bn") for name, module in modules.items() if isinstance(module, ConvBnAct)}
+    units = (ConvBnAct, ConcatConvBnAct)
+    pairs = {(f"{name}.conv", f"{name}.bn") for name, module in modules.items() if isinstance(module, units)}
     for node in torch.fx.symbolic_trace(folded).graph.nodes:
         before = node.args[0] if node.op == "call_module" and node.args else None
         if isinstance(before, torch.fx.Node) and before.op == "call_module" and len(before.users) == 1:
             pairs.add((str(before.target), str(node.target)))
     for first, norm in sorted(pairs):
         layer, bn = modules[first], modules[norm]
-        if isinstance(layer, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
-            folded.set_submodule(first, fuse_conv_bn_eval(layer, bn))
+        if isinstance(layer, (nn.Conv2d, ConcatConv2d)) and isinstance(bn, nn.BatchNorm2d):
+            folded.set_submodule(first, fuse_conv_bn_eval(layer, bn))  # type: ignore[type-var]
         elif isinstance(layer, nn.Linear) and isinstance(bn, nn.BatchNorm1d):
             folded.set_submodule(first, fuse_linear_bn_eval(layer, bn))
         else:

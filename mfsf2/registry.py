@@ -5,15 +5,15 @@ import fnmatch
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from .models.base import LABEL_KEYS, MFSF2Network, check_indices
-from .models.encoder import MFSF2Encoder
-from .models.rcm import MFSF2RCMClassifier
+from .heads.segmentation import check_mask_classes
+from .layers.checks import check_rate
+from .models.encoder import check_indices
+from .models.mfsf2 import LABEL_KEYS, MFSF2
 from .models.variants import BACKBONES_TAG, VARIANTS, Variant
 from .weights.bundled import bundled_cfg, is_bundled, read_bundled
 from .weights.load import load_weights
@@ -32,8 +32,8 @@ def list_models(filter: str | Sequence[str] = "*") -> list[str]:
     """Names of the networks, those that match a wildcard pattern, or one of several.
 
     Example:
-        >>> list_models("*tiny*")
-        ['mfsf2_tiny_cls', 'mfsf2_tiny_clsseg', 'mfsf2_tiny_rcm_cls', 'mfsf2_tiny_seg']
+        >>> list_models("*tiny_rcm*")
+        ['mfsf2_tiny_rcm_cls', 'mfsf2_tiny_rcm_clsseg', 'mfsf2_tiny_rcm_seg']
     """
     patterns = [filter] if isinstance(filter, str) or not isinstance(filter, Iterable) else list(filter)
     if not all(isinstance(pattern, str) for pattern in patterns):
@@ -77,8 +77,9 @@ def create_model(
         out_indices: which of them, positions from 0, or the last n; all by default. Only with ``features_only``.
         checkpoint_path: load this file, see :func:`load_checkpoint`; not together with pretrained weights.
         cache_dir: where files from the Hub are kept.
-        **kwargs: arguments of the network, see :class:`MFSF2Classifier`, :class:`MFSF2Segmenter`,
-            :class:`MFSF2ClassifierSegmenter`, :class:`MFSF2RCMClassifier`; None leaves an argument at its default.
+        **kwargs: arguments of the network, see :class:`MFSF2` and, of ``*_rcm_*``, :class:`MFSF2TwoModality`; those of
+            ``*_seg`` are without the head of classes, and ``drop_rate`` is the head of masks'. None leaves an argument
+            at its default.
 
     Raises:
         ValueError: unknown name, tag or backbone, arguments that exclude each other, weights that do not fit.
@@ -150,7 +151,7 @@ def pretrained_cfg(architecture: str, tag: str = "", pretrained: bool = True) ->
     cfg = {**variant.cfg, "architecture": architecture, "tag": tag}
     if pretrained:
         of_weights = bundled_cfg(tag)
-        cfg |= of_weights if "head" in variant.network.head_names else _without_labels(of_weights)
+        cfg |= of_weights if variant.has_classes else _without_labels(of_weights)
     elif named:
         cfg |= {key: value for key, value in bundled_cfg(tag).items() if key in _PREPARATION_KEYS}
     return cfg
@@ -184,7 +185,7 @@ def build_network(
         **kwargs: arguments of the network.
     """
     variant = _find_variant(architecture)
-    _check_arguments(architecture, variant.network, kwargs)
+    kwargs = _network_args(architecture, variant, kwargs)
     if weights is not None and kwargs.get("pretrained_backbones"):
         raise ValueError(f"pretrained_backbones=True and the weights of {str(weights)!r} exclude each other")
     if pretrained or kwargs.get("pretrained_backbones"):
@@ -192,7 +193,7 @@ def build_network(
         kwargs.update(pretrained_backbones=True, cache_dir=cache_dir)
     model = variant.network(**{**variant.args, **kwargs})
     if pretrained:
-        _warn_untrained(architecture, variant, model.head_names)
+        _warn_untrained(architecture, variant, model)
     if model.num_classes != cfg["num_classes"]:
         cfg = _without_labels(cfg)
     _set_cfg(model, cfg)
@@ -201,11 +202,11 @@ def build_network(
     return model if out_indices is None else _wrap_features(model, out_indices)
 
 
-def _read_weights(model: MFSF2Network, path: Path) -> dict[str, Tensor]:
+def _read_weights(model: MFSF2, path: Path) -> dict[str, Tensor]:
     """The tensors of a file: of one that comes with the package, those that the network has a place for."""
     if not is_bundled(path):
         return read_state_dict(path)
-    return read_bundled(path, set(model.HEAD_LAYERS) - set(model.head_names))
+    return read_bundled(path, [name for name, head in model.heads.items() if head is None])
 
 
 def _find_variant(architecture: str) -> Variant:
@@ -216,20 +217,26 @@ def _find_variant(architecture: str) -> Variant:
     return VARIANTS[architecture]
 
 
-def _check_arguments(architecture: str, network: type[MFSF2Network], given: Iterable[str]) -> None:
-    """Refuse arguments that neither the network nor its encoder has."""
-    known = {*signature(network).parameters, *signature(MFSF2Encoder).parameters} - {"encoder_args"}
+def _network_args(architecture: str, variant: Variant, given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of :func:`create_model` as the network's class has them; one that it has not is refused."""
+    names = variant.argument_names
     for name in given:
-        if name in known:
+        if name in names:
             continue
-        near = difflib.get_close_matches(name, sorted(known), n=3)
+        near = difflib.get_close_matches(name, sorted(names), n=3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         if name == "mask_classes":
-            hint = ": num_classes are the channels of its masks" if "mask_head" in network.head_names else ": no masks"
+            hint = ": num_classes are the channels of its masks" if variant.has_masks else ": no masks"
         raise TypeError(f"{architecture} has no argument {name!r}{hint}")
+    if not variant.has_classes:
+        # Under the names that the user gave them.
+        check_mask_classes(given.get("num_classes", 1))
+        check_rate(given.get("drop_rate", 0.0), "drop_rate")
+    return {names[name]: value for name, value in given.items()}
 
 
-def _warn_untrained(architecture: str, variant: Variant, heads: Sequence[str]) -> None:
+def _warn_untrained(architecture: str, variant: Variant, model: MFSF2) -> None:
+    heads = [name for name, head in model.heads.items() if head is not None]
     trained = ", ".join(f"{architecture}.{tag}" for tag in variant.trained_tags) or "none yet"
     warnings.warn(
         f"{architecture}.{BACKBONES_TAG}: only the two branches (encoder.cnn, encoder.transformer) are trained, on "
@@ -247,13 +254,12 @@ def _set_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:
     model.default_cfg = cfg  # type: ignore[assignment]
 
 
-def _wrap_features(model: MFSF2Network, out_indices: Sequence[int] | int) -> nn.Module:
+def _wrap_features(model: MFSF2, out_indices: Sequence[int] | int) -> nn.Module:
     """timm's wrapper around ``forward_intermediates``; what the maps do not need is pruned."""
-    from .models.features import FeatureNetwork, TwoModalityFeatureNetwork
+    from .models.features import FeatureNetwork
 
     check_indices(out_indices, model.encoder.num_stages, "out_indices")
     cfg = model.pretrained_cfg
-    wrapper = TwoModalityFeatureNetwork if isinstance(model, MFSF2RCMClassifier) else FeatureNetwork
-    wrapped = wrapper(model, out_indices=out_indices if isinstance(out_indices, int) else tuple(out_indices))
-    _set_cfg(wrapped, {key: value for key, value in cfg.items() if key not in ("num_classes", "classifier")})  # type: ignore[union-attr,operator]
+    wrapped = FeatureNetwork(model, out_indices=out_indices if isinstance(out_indices, int) else tuple(out_indices))
+    _set_cfg(wrapped, {key: value for key, value in cfg.items() if key not in ("num_classes", "classifier")})
     return wrapped

@@ -11,7 +11,7 @@ from timm.models import PretrainedCfg, generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
-from .models.classification import MFSF2Classifier
+from .models.two_modality import MFSF2TwoModality
 from .models.variants import VARIANTS
 from .registry import build_network, pretrained_cfg, saved_cfg
 from .weights.source import weights_file
@@ -19,7 +19,11 @@ from .weights.source import weights_file
 __all__: list[str] = []
 
 _CFG_FIELDS = {field.name for field in fields(PretrainedCfg)}
-_NAMES = [name for name, variant in VARIANTS.items() if issubclass(variant.network, MFSF2Classifier)]
+_NAMES = [
+    name
+    for name, variant in VARIANTS.items()
+    if not variant.has_masks and not issubclass(variant.network, MFSF2TwoModality)
+]
 
 default_cfgs = generate_default_cfgs(
     {
@@ -58,7 +62,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         )
 
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"{name}, see :class:`mfsf2.MFSF2Classifier`."
+    build.__doc__ = f"{name}, see :class:`mfsf2.MFSF2`."
     return build
 
 

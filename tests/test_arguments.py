@@ -49,7 +49,7 @@ def test_slices_that_cannot_stand_in() -> None:
         mfsf2.create_model("mfsf2_tiny_rcm_cls", slice_chans=5, device="meta")
 
 
-@pytest.mark.parametrize("task", ["cls", "seg", "clsseg", "rcm_cls"])
+@pytest.mark.parametrize("task", ["cls", "seg", "clsseg", "rcm_cls", "rcm_seg", "rcm_clsseg"])
 def test_reset_classifier(task: str) -> None:
     model: Any = mfsf2.create_model(f"mfsf2_tiny_{task}", device="meta")
     before = model.num_classes

@@ -5,7 +5,7 @@ import torch
 from golden_data import CASES, GOLDEN, MODEL_KEYS, draw_inputs, draw_state, subsample
 from torch import Tensor, nn
 
-from mfsf2 import MFFE, FusionStage, MFSF2Classifier, MultiScalePyramid, PyramidSplitAttention
+from mfsf2 import MFFE, MFSF2, FusionStage, MultiScalePyramid, PyramidSplitAttention
 from mfsf2.weights import convert_authors_keys
 
 MODULE_TOLERANCE = 1e-5
@@ -85,23 +85,23 @@ def test_pyramid() -> None:
     pyramid = MultiScalePyramid([args["fuse_channels"]] * 4, args["adapter_channels"], args["out_channels"]).eval()
     load_published(pyramid, case, "pmsf.", _PYRAMID)
     maps = draw_inputs(case)
-    assert max_error(pyramid.pooled(maps), GOLDEN["pmsf.out0"]) <= MODULE_TOLERANCE
+    assert max_error(pyramid(maps, pooled=True), GOLDEN["pmsf.out0"]) <= MODULE_TOLERANCE
     assert max_error(pyramid(maps).mean((2, 3)), GOLDEN["pmsf.out0"]) <= MODULE_TOLERANCE
 
 
 @pytest.fixture(scope="module")
-def network() -> MFSF2Classifier:
-    model = MFSF2Classifier(num_classes=7)
+def network() -> MFSF2:
+    model = MFSF2(num_classes=7)
     model.load_state_dict(convert_authors_keys(draw_state(MODEL_KEYS)))
     return model.eval()
 
 
-def test_size(network: MFSF2Classifier) -> None:
+def test_size(network: MFSF2) -> None:
     assert sum(p.numel() for p in network.parameters()) == 59_729_419
 
 
 @pytest.mark.parametrize("name", ["model.224x224", "model.256x192"])
-def test_network(network: MFSF2Classifier, name: str) -> None:
+def test_network(network: MFSF2, name: str) -> None:
     (x,) = draw_inputs(CASES[name])
     with torch.no_grad():
         cnn_maps, transformer_maps = network.encoder(x)
@@ -116,7 +116,7 @@ def test_network(network: MFSF2Classifier, name: str) -> None:
         assert max_error(subsample(value), GOLDEN[f"{name}.{key}"]) <= INNER_TOLERANCE, key
 
 
-def test_network_gradients(network: MFSF2Classifier) -> None:
+def test_network_gradients(network: MFSF2) -> None:
     name = "model.224x224"
     (x,) = draw_inputs(CASES[name])
     network.zero_grad()
@@ -133,7 +133,7 @@ def test_network_gradients(network: MFSF2Classifier) -> None:
         assert max_error(gradient.flatten()[:256], golden) <= GRADIENT_TOLERANCE * golden.abs().max().item(), key
 
 
-def test_norm_eps(network: MFSF2Classifier) -> None:
+def test_norm_eps(network: MFSF2) -> None:
     """The logits hardly show a wrong eps, so each is named here."""
     seen = 0
     for name, module in network.named_modules():

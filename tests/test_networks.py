@@ -1,31 +1,32 @@
 """The networks by name, each through the whole contract, and networks of other backbones."""
 
+import copy
+import re
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from contract import ClassifierContract, MaskContract
 from torch import Tensor
+from torch.nn import functional as F
 
 import mfsf2
 
 
-class TestTinyClassifier(ClassifierContract):
-    name = "mfsf2_tiny_cls"
+class SegmenterContract(MaskContract):
+    """A network with a head of masks alone."""
 
-
-class TestTinySegmenter(MaskContract):
-    name = "mfsf2_tiny_seg"
     num_classes = 1
     first_head = "mask_head"
     default_drop_rate = 0.0
     mask_argument = "num_classes"
+    head_args: ClassVar[dict[str, int | None]] = dict(num_classes=None, mask_classes=1)
 
     def test_features_are_the_bottlenecks_input(self, model: Any) -> None:
         x = self.image(1, 65, 71)
         features, fused = model.forward_intermediates(x)
         assert features.shape == (1, model.num_features, 3, 3)
-        torch.testing.assert_close(model.mask_head([*fused, features]), model.deep_logits(x)[-1])
+        torch.testing.assert_close(model.mask_head([*fused, features]), model.forward_deep(x).masks[-1])
 
     def test_reset_classifier(self) -> None:
         model = self.build().train()
@@ -45,47 +46,55 @@ class TestTinySegmenter(MaskContract):
         model.to(device="meta", dtype=torch.float64).reset_classifier(2)
         assert all(p.is_meta and p.dtype == torch.float64 for p in model.mask_head.parameters())
 
+    def test_one_head_is_the_whole(self, model: Any) -> None:
+        inputs = self.inputs(self.image())
+        assert torch.equal(model(*inputs), model.forward_masks(*inputs))
+        deep = model.forward_deep(*inputs)
+        assert isinstance(deep, mfsf2.Outputs) and deep.logits is None and len(deep.masks) == 5
+        torch.testing.assert_close(F.interpolate(deep.masks[-1], size=(64, 96), mode="bilinear"), model(*inputs))
 
-class TestTinyClassifierSegmenter(ClassifierContract, MaskContract):
-    name = "mfsf2_tiny_clsseg"
+    def test_the_head_of_classes_is_missing(self, model: Any) -> None:
+        check_missing_head(
+            model,
+            self.inputs(self.image()),
+            "no head of classes (head): build it with num_classes",
+            properties=("head_hidden_size", "global_pool"),
+            methods=("forward_logits", "forward_head"),
+        )
+        with pytest.raises(ValueError, match=r"no head of classes \(head\)"):
+            copy.deepcopy(model).reset_classifier(1, "avg")
+
+
+class BothHeadsContract(ClassifierContract, MaskContract):
+    """A network with both heads."""
+
     mask_argument = "mask_classes"
-
-    def run(self, model: Any, x: Tensor) -> Tensor:
-        logits, masks = model(x)
-        return torch.cat([logits, masks.flatten(1)], dim=1)
-
-    def classify(self, model: Any, x: Tensor) -> Tensor:
-        return model.forward_logits(x)
-
-    def masks(self, model: Any, x: Tensor) -> Tensor:
-        return model.forward_masks(x)
-
-    def deep(self, model: Any, x: Tensor) -> list[Tensor]:
-        return model.forward_deep(x).masks
+    head_args: ClassVar[dict[str, int | None]] = dict(mask_classes=1)
 
     def test_both_at_once_is_each_alone(self, model: Any) -> None:
-        x = self.image(2, 65, 71)
-        both = model(x)
-        assert isinstance(both, mfsf2.Predictions) and both._fields == ("logits", "masks")
-        torch.testing.assert_close(both.logits, model.forward_logits(x), rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(both.masks, model.forward_masks(x), rtol=1e-5, atol=1e-5)
-        deep = model.forward_deep(x)
-        assert isinstance(deep, mfsf2.DeepPredictions)
+        inputs = self.inputs(self.image(2, 65, 71))
+        both = model(*inputs)
+        assert isinstance(both, mfsf2.Outputs) and both._fields == ("logits", "masks")
+        torch.testing.assert_close(both.logits, model.forward_logits(*inputs), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(both.masks, model.forward_masks(*inputs), rtol=1e-5, atol=1e-5)
+        deep = model.forward_deep(*inputs)
+        assert isinstance(deep, mfsf2.Outputs) and len(deep.masks) == 5
         torch.testing.assert_close(deep.logits, both.logits)
 
     def test_one_head_alone_leaves_the_other_alone(self, model: Any) -> None:
         called: list[str] = []
-        watched = ("head", "mask_head", "encoder", "encoder.fusion.pyramid", "mask_head.coarse")
+        watched = ("head", "mask_head", "encoder", "encoder.fusion.pyramid", "encoder.fusion.pyramid.psa")
+        pyramid = ["encoder.fusion.pyramid", "encoder.fusion.pyramid.psa"]
         hooks = [
             model.get_submodule(name).register_forward_hook(lambda *_, n=name: called.append(n)) for name in watched
         ]
         for function, expected in [
-            (model.forward_logits, ["encoder", "head"]),
-            (model.forward_masks, ["encoder", "encoder.fusion.pyramid", "mask_head.coarse"]),
-            (model, ["encoder", "encoder.fusion.pyramid", "head", "mask_head.coarse"]),
+            (model.forward_logits, ["encoder", *pyramid, "head"]),
+            (model.forward_masks, ["encoder", *pyramid, "mask_head"]),
+            (model, ["encoder", *pyramid, "head", "mask_head"]),
         ]:
             called.clear()
-            function(self.image())
+            function(*self.inputs(self.image()))
             assert sorted(called) == expected
         for hook in hooks:
             hook.remove()
@@ -97,23 +106,85 @@ class TestTinyClassifierSegmenter(ClassifierContract, MaskContract):
     def test_reset_masks(self) -> None:
         model = self.build().train()
         model.reset_masks(3)
-        logits, masks = model(self.image())
-        assert logits.shape == (2, 7) and masks.shape == (2, 3, 64, 96)
+        logits, masks = model(*self.inputs(self.image()))
+        assert logits.shape == (2, self.num_classes) and masks.shape == (2, 3, 64, 96)
         assert model.model_args["mask_classes"] == 3
         with pytest.raises(ValueError, match="=0 must be at least 1"):
             model.reset_masks(0)
         assert model.mask_classes == 3
 
 
-class TestTinyTwoModalityClassifier(ClassifierContract):
-    name = "mfsf2_tiny_rcm_cls"
-    num_classes = 8
+class TwoModalityInputs:
+    """An image and a stack of another size."""
+
     drop_rates: ClassVar[dict[str, float]] = dict(drop_rate=0.0, drop_path_rate=0.0, modality_drop_rate=0.0)
     beside_the_image = ("stem.",)
 
-    def run(self, model: Any, x: Tensor) -> Tensor:
+    def inputs(self, x: Tensor) -> tuple[Tensor, ...]:
         turned = x.transpose(2, 3)
-        return model(x, torch.stack([turned, turned.flip(2), 0.5 * turned, -turned], dim=1))
+        return x, torch.stack([turned, turned.flip(2), 0.5 * turned, -turned], dim=1)
+
+
+class TestTinyClassifier(ClassifierContract):
+    name = "mfsf2_tiny_cls"
+
+    def test_the_head_of_masks_is_missing(self, model: Any) -> None:
+        check_missing_head(
+            model,
+            self.inputs(self.image()),
+            "no head of masks (mask_head): build it with mask_classes",
+            properties=("mask_classes",),
+            methods=("forward_masks", "forward_deep"),
+        )
+        with pytest.raises(ValueError, match=r"no head of masks \(mask_head\)"):
+            model.reset_masks(1)
+
+
+class TestTinySegmenter(SegmenterContract):
+    name = "mfsf2_tiny_seg"
+
+
+class TestTinyClassifierSegmenter(BothHeadsContract):
+    name = "mfsf2_tiny_clsseg"
+
+
+class TestTinyTwoModalityClassifier(TwoModalityInputs, ClassifierContract):
+    name = "mfsf2_tiny_rcm_cls"
+    num_classes = 8
+
+
+class TestTinyTwoModalitySegmenter(TwoModalityInputs, SegmenterContract):
+    name = "mfsf2_tiny_rcm_seg"
+
+
+class TestTinyTwoModalityClassifierSegmenter(TwoModalityInputs, BothHeadsContract):
+    name = "mfsf2_tiny_rcm_clsseg"
+    num_classes = 8
+
+
+def check_missing_head(
+    model: Any, inputs: tuple[Tensor, ...], message: str, properties: tuple[str, ...], methods: tuple[str, ...]
+) -> None:
+    """Properties and methods of a head that is not there name it."""
+    for name in properties:
+        assert not hasattr(model, name)
+        with pytest.raises(AttributeError, match=re.escape(message)):
+            getattr(model, name)
+    for name in methods:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            getattr(model, name)(*(inputs[:1] if name == "forward_head" else inputs))
+
+
+def test_a_network_needs_a_head() -> None:
+    for kind in (mfsf2.MFSF2, mfsf2.MFSF2TwoModality):
+        with pytest.raises(ValueError, match="num_classes and mask_classes are both None"):
+            kind(num_classes=None, device="meta")
+
+
+def test_unknown_attributes_are_named_as_ever() -> None:
+    model = mfsf2.MFSF2(device="meta")
+    with pytest.raises(AttributeError, match="'MFSF2' object has no attribute 'no_such_thing'"):
+        model.no_such_thing  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -125,6 +196,8 @@ class TestTinyTwoModalityClassifier(ClassifierContract):
         ("mfsf2_tiny_seg", 15_514_929),
         ("mfsf2_tiny_clsseg", 16_442_680),
         ("mfsf2_tiny_rcm_cls", 16_179_187),
+        ("mfsf2_tiny_rcm_seg", 15_515_256),
+        ("mfsf2_tiny_rcm_clsseg", 16_444_032),
     ],
 )
 def test_size(name: str, parameters: int) -> None:

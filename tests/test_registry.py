@@ -11,14 +11,15 @@ import mfsf2
 import mfsf2.timm_models
 
 CLASSIFIERS = ["mfsf2_cls", "mfsf2_small_cls", "mfsf2_tiny_cls"]
-TASKS = ["cls", "clsseg", "rcm_cls", "seg"]
+TASKS = ["cls", "clsseg", "rcm_cls", "rcm_clsseg", "rcm_seg", "seg"]
 NAMES = [f"{size}_{task}" for size in ("mfsf2", "mfsf2_small", "mfsf2_tiny") for task in TASKS]
 
 
 def test_list_models() -> None:
     assert mfsf2.list_models() == sorted(NAMES)
-    assert mfsf2.list_models("*_seg") == ["mfsf2_seg", "mfsf2_small_seg", "mfsf2_tiny_seg"]
-    assert mfsf2.list_models(["*tiny*", "*small*"]) == sorted(NAMES[4:])
+    assert mfsf2.list_models("*y_seg") == ["mfsf2_tiny_seg"]
+    assert mfsf2.list_models("mfsf2_rcm*") == ["mfsf2_rcm_cls", "mfsf2_rcm_clsseg", "mfsf2_rcm_seg"]
+    assert mfsf2.list_models(["*tiny*", "*small*"]) == sorted(NAMES[6:])
     assert mfsf2.list_models("resnet*") == []
 
 
@@ -60,6 +61,11 @@ def test_unknown_argument_is_named() -> None:
         ("cls", "num_clases", "; nearest: num_classes"),
         ("seg", "mask_classes", ": num_classes are the channels of its masks"),
         ("cls", "mask_classes", ": no masks"),
+        ("rcm_cls", "mask_classes", ": no masks"),
+        ("rcm_seg", "mask_classes", ": num_classes are the channels of its masks"),
+        ("rcm_seg", "global_pool", ""),
+        ("seg", "mask_drop_rate", "; nearest: drop_rate"),
+        ("cls", "num_slices", ""),
         ("clsseg", "drop_paths_rate", "; nearest: drop_path_rate"),
         ("rcm_cls", "encoder_args", ""),
     ],
@@ -148,20 +154,17 @@ def test_public_names() -> None:
         "AxialAttention",
         "ClassificationHead",
         "CrossBranchGate",
-        "DeepPredictions",
         "DualBranchAlign",
         "FREQUENCY_TABLES",
         "FusionStage",
         "GlobalPool",
         "MFFE",
-        "MFSF2Classifier",
-        "MFSF2ClassifierSegmenter",
+        "MFSF2",
         "MFSF2Encoder",
-        "MFSF2RCMClassifier",
-        "MFSF2Segmenter",
+        "MFSF2TwoModality",
         "MultiFreqMultiScaleFusion",
         "MultiScalePyramid",
-        "Predictions",
+        "Outputs",
         "PyramidSplitAttention",
         "ReverseAttention",
         "SegmentationHead",

@@ -84,7 +84,7 @@ def test_two_channels_with_softmax_are_one_with_sigmoid() -> None:
             state[name] = torch.cat([torch.zeros_like(value), value])
     two.load_state_dict(state)
     maps = [torch.randn(2, c, s, s + 1) for c, s in [(16, 12), (8, 6), (6, 3)]]
-    for a, b in zip(one.deep_logits(maps), two.deep_logits(maps), strict=True):
+    for a, b in zip(one(maps, deep=True), two(maps, deep=True), strict=True):
         torch.testing.assert_close(b[:, 1:], a)
         torch.testing.assert_close(b[:, :1], torch.zeros_like(a))
 

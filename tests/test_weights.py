@@ -85,7 +85,7 @@ def test_round_trip_of_other_arguments(tmp_path: Path) -> None:
 
 
 def test_network_that_was_built_directly(tmp_path: Path) -> None:
-    model = mfsf2.MFSF2Classifier(
+    model = mfsf2.MFSF2(
         num_classes=3, cnn="resnet18", transformer="pvt_v2_b0", channels=32, pyramid_chans=16, out_chans=64
     ).eval()
     mfsf2.save_pretrained(model, tmp_path)
@@ -111,7 +111,7 @@ def test_other_number_of_classes(folder: Path, model: Any, caplog: pytest.LogCap
     assert "head.fc.weight" in caplog.text
 
 
-@pytest.mark.parametrize("task", ["cls", "seg", "clsseg", "rcm_cls"])
+@pytest.mark.parametrize("task", ["cls", "seg", "clsseg", "rcm_cls", "rcm_seg", "rcm_clsseg"])
 def test_names_do_not_outlive_their_classifier(task: str, tmp_path: Path) -> None:
     model = build_as(task)
     names = [f"class {i}" for i in range(model.num_classes)]
@@ -401,17 +401,20 @@ def test_reset_masks_are_saved(tmp_path: Path) -> None:
         assert torch.equal(actual, expected)
 
 
-@pytest.mark.parametrize("task", ["seg", "clsseg", "rcm_cls"])
-def test_networks_that_were_built_directly(task: str, tmp_path: Path) -> None:
-    kind = type(build_as(task, device="meta"))
+@pytest.mark.parametrize("heads", [(3, None), (None, 3), (3, 2), (0, 1)])
+@pytest.mark.parametrize("kind", [mfsf2.MFSF2, mfsf2.MFSF2TwoModality])
+def test_networks_that_were_built_directly(kind: Any, heads: tuple[int | None, int | None], tmp_path: Path) -> None:
     sizes = dict(cnn="resnet18", transformer="pvt_v2_b0", channels=32, pyramid_chans=16, out_chans=64)
-    model = kind(num_classes=3, **sizes)
+    model = kind(*heads, mask_drop_rate=0.1, **sizes)
     mfsf2.save_pretrained(model, tmp_path)
-    loaded = mfsf2.create_model(f"local-dir:{tmp_path}")
-    assert type(loaded) is kind and same_weights(loaded, model)
+    loaded: Any = mfsf2.create_model(f"local-dir:{tmp_path}")
+    assert type(loaded) is kind and same_weights(loaded, model) and same_weights(model, loaded)
+    assert loaded.model_args == model.model_args and loaded.num_classes == model.num_classes
+    assert [loaded.head is None, loaded.mask_head is None] == [head is None for head in heads]
+    assert loaded.mask_head is None or loaded.mask_head.drop.p == 0.1
 
 
-@pytest.mark.parametrize("task", ["seg", "clsseg", "rcm_cls"])
+@pytest.mark.parametrize("task", ["seg", "clsseg", "rcm_cls", "rcm_seg"])
 def test_features_of_saved_networks(task: str, tmp_path: Path) -> None:
     model = build_as(task)
     mfsf2.save_pretrained(model, tmp_path)

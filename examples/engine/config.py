@@ -222,6 +222,10 @@ class Config:
     def has_masks(self) -> bool:
         return self.task in ("seg", "clsseg")
 
+    @property
+    def has_stack(self) -> bool:
+        return self.task == "rcm_cls"
+
 
 _TASKS: dict[str, tuple[str, ...]] = {
     "ham10000": ("cls", "seg", "clsseg"),

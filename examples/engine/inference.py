@@ -15,11 +15,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+import mfsf2
 from mfsf2.layers import foreground_probability
 
 from .build import normalize
 from .data import read_image, read_mask
-from .network import task_of
+from .network import outputs_of
 from .validation import dice_and_iou
 
 __all__ = ["Prediction", "predict_records", "prepare_image"]
@@ -97,16 +98,12 @@ def _predict(network: Any, record: Record, device: torch.device, use_mask: UseMa
 
 def _forward(network: Any, record: Record, x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor | None, Tensor | None]:
     """Logits of classes and of masks for an image mirrored along ``dims``; masks are mirrored back."""
-    x, task = x.flip(dims), task_of(network)
-    if task == "seg":
-        return None, network(x).flip(dims)
-    if task == "clsseg":
-        logits, masks = network(x)
-        return logits, masks.flip(dims)
-    if task == "rcm_cls" and record.stack:
+    inputs = [x.flip(dims)]
+    if isinstance(network, mfsf2.MFSF2TwoModality) and record.stack:
         stack = torch.stack([prepare_image(path, network)[0] for path in record.stack])
-        return network(x, stack.flip(dims).unsqueeze(0).to(x.device)), None
-    return network(x), None
+        inputs.append(stack.flip(dims).unsqueeze(0).to(x.device))
+    logits, masks = outputs_of(network, *inputs)
+    return logits, None if masks is None else masks.flip(dims)
 
 
 def _mean(values: list[Any]) -> Any:

@@ -42,7 +42,7 @@ class Trainer:
         self.dataset = dataset
         self.parts = parts
         # Of two modalities, a batch may have dropped one altogether: its stem then has no gradient.
-        several = DistributedDataParallelKwargs(find_unused_parameters=config.task == "rcm_cls")
+        several = DistributedDataParallelKwargs(find_unused_parameters=config.has_stack)
         self.accelerator = Accelerator(
             cpu=config.device == "cpu",
             mixed_precision=config.optim.precision,
@@ -91,7 +91,7 @@ class Trainer:
     def _make_samples(self, records: list[Record], augmented: bool) -> DiskSamples | MemorySamples:
         config = self.config
         augment = config.augment if augmented else None
-        wanted = (config.input_size, config.has_masks, config.task == "rcm_cls")
+        wanted = (config.input_size, config.has_masks, config.has_stack)
         if config.data.memory == "disk":
             return DiskSamples(records, *wanted, augment)
         device = self.accelerator.device if config.data.memory == "device" else torch.device("cpu")

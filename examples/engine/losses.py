@@ -56,14 +56,12 @@ class Learner(nn.Module):
     def forward(self, batch: Batch, targets: Tensor | None) -> Tensor:
         """The loss on a batch of normalised images; ``targets`` are class indices or, mixed, probabilities."""
         network: Any = self.network
-        if self.config.task == "seg":
-            return self.mask_loss(network.deep_logits(batch["image"]), batch["mask"])
-        if self.config.task == "clsseg":
-            logits, deep = network.forward_deep(batch["image"])
-            masks = self.config.loss.mask_weight * self.mask_loss(deep, batch["mask"])
-            return self.class_loss(logits, targets) + masks
-        inputs = (batch["image"], batch["stack"]) if self.config.task == "rcm_cls" else (batch["image"],)
-        return self.class_loss(network(*inputs), targets)
+        inputs = [batch[name] for name in ("image", "stack") if name in batch]
+        if not self.config.has_masks:
+            return self.class_loss(network(*inputs), targets)
+        logits, deep = network.forward_deep(*inputs)
+        masks = self.mask_loss(deep, batch["mask"])
+        return masks if logits is None else self.class_loss(logits, targets) + self.config.loss.mask_weight * masks
 
     def class_loss(self, logits: Tensor, targets: Any) -> Tensor:
         logits = logits.float() if self.shift is None else logits.float() + self.shift

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import mfsf2
 
-__all__ = ["load_network", "probabilities_of", "task_of"]
+__all__ = ["load_network", "outputs_of", "probabilities_of"]
 
 
 def load_network(name: str) -> Any:
@@ -40,7 +40,10 @@ def probabilities_of(network: Any, logits: Tensor) -> Tensor:
     return (logits / network.pretrained_cfg.get("temperature", 1.0)).softmax(-1)
 
 
-def task_of(network: Any) -> str:
-    """``cls``, ``seg``, ``clsseg`` or ``rcm_cls``."""
-    architecture: str = network.pretrained_cfg["architecture"]
-    return "rcm_cls" if architecture.endswith("rcm_cls") else architecture.rpartition("_")[2]
+def outputs_of(network: Any, *inputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Logits of the classes and of the masks, None for those that the network has no head for."""
+    outputs = network(*inputs)
+    if isinstance(outputs, tuple):
+        logits, masks = outputs
+        return logits, masks
+    return (outputs, None) if network.mask_head is None else (None, outputs)

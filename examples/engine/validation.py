@@ -9,10 +9,11 @@ from torchmetrics.functional.classification import multiclass_recall
 
 from .build import normalize
 from .config import Config
-from .data import Batch, DiskSamples, make_loader
+from .data import DiskSamples, make_loader
 from .memory import MemorySamples
+from .network import outputs_of
 
-__all__ = ["batches_of", "dice_and_iou", "forward_all", "score_of", "validate"]
+__all__ = ["batches_of", "dice_and_iou", "score_of", "validate"]
 
 
 def score_of(measures: dict[str, float]) -> float:
@@ -37,19 +38,6 @@ def batches_of(samples: DiskSamples | MemorySamples, batch_size: int, workers: i
     return make_loader(samples, keys, workers)
 
 
-def forward_all(network: Any, batch: Batch, config: Config) -> tuple[Tensor | None, Tensor | None]:
-    """Logits of the classes and of the masks, what the task has of them."""
-    image = normalize(batch["image"], network.pretrained_cfg)
-    if config.task == "seg":
-        return None, network(image)
-    if config.task == "clsseg":
-        logits, masks = network(image)
-        return logits, masks
-    if config.task == "rcm_cls":
-        return network(image, normalize(batch["stack"], network.pretrained_cfg)), None
-    return network(image), None
-
-
 @torch.inference_mode()
 def validate(
     network: Any, samples: DiskSamples | MemorySamples, config: Config, device: torch.device
@@ -60,7 +48,8 @@ def validate(
     logits_seen, labels, dices = [], [], []
     for batch in batches_of(samples, config.optim.batch_size, config.data.workers):
         batch = {key: value.to(device) for key, value in batch.items()}
-        logits, masks = forward_all(network, batch, config)
+        inputs = [normalize(batch[name], network.pretrained_cfg) for name in ("image", "stack") if name in batch]
+        logits, masks = outputs_of(network, *inputs)
         if logits is not None:
             logits_seen.append(logits.float().cpu())
             labels.append(batch["label"].cpu())

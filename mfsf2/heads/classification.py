@@ -4,7 +4,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_batch, check_integer, check_map, check_rate
+from ..layers.checks import check_batch, check_dtype, check_integer, check_map, check_rate
 from ..layers.pooling import GlobalPool
 
 __all__ = ["ClassificationHead"]
@@ -55,6 +55,7 @@ class ClassificationHead(nn.Module):
         self.drop = nn.Dropout(drop_rate)
         self._build_pool_and_hidden(global_pool, num_classes, device, dtype)
         self.fc = self._build_classifier(num_classes, device, dtype)
+        self.num_classes = num_classes
 
     @property
     def num_features(self) -> int:
@@ -71,10 +72,9 @@ class ClassificationHead(nn.Module):
         return isinstance(self.hidden, nn.Sequential)
 
     @property
-    def _first_weight(self) -> Tensor | None:
-        """The weight that the pooled map meets first; None where there is neither hidden layer nor classifier."""
-        layer = self.hidden[0] if isinstance(self.hidden, nn.Sequential) else self.fc
-        return layer.weight if isinstance(layer, nn.Linear) else None
+    def classifier_names(self) -> tuple[str, ...]:
+        """Names of the layers with an output for each class."""
+        return ("fc",)
 
     def _build_pool_and_hidden(
         self, global_pool: str, num_classes: int, device: torch.device | str | None, dtype: torch.dtype | None
@@ -122,6 +122,7 @@ class ClassificationHead(nn.Module):
         if fits:
             self.hidden = hidden
         self.fc = self._build_classifier(num_classes, device, dtype)
+        self.num_classes = num_classes
         self.train(self.training)
 
     def check_batch(self, x: Tensor) -> None:
@@ -130,7 +131,8 @@ class ClassificationHead(nn.Module):
             check_batch(x)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        check_map(x, self.in_features, "features", self._first_weight)
+        check_map(x, self.in_features, "features")
+        check_dtype(x, self, "features")
         if not self.global_pool.kind:
             return x
         self.check_batch(x)

@@ -7,7 +7,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_integer, check_pixels, check_pyramid, check_rate
+from ..layers.checks import check_dtype, check_integer, check_pixels, check_pyramid, check_rate
 from ..layers.conv import ConvBnAct
 from ..layers.reverse_attention import ReverseAttention
 
@@ -32,6 +32,7 @@ class SegmentationHead(nn.Module):
         axial_reduction: as ``reduction`` of :class:`~mfsf2.layers.AxialAttention`.
 
     Shape: list of ``(B, in_chans[i], H_i, W_i)`` to logits ``(B, num_classes, H_0, W_0)`` on the finest map's grid.
+    With ``deep=True``, for deep supervision, to every step's logits on its own map's grid, coarse to fine.
 
     Raises:
         ValueError: no classes, an empty list, maps of a wrong number or of wrong channels, a single pixel of a single
@@ -41,7 +42,7 @@ class SegmentationHead(nn.Module):
     Example:
         >>> head = SegmentationHead([64, 64, 128], num_classes=1)
         >>> maps = [torch.randn(2, c, s, s) for c, s in [(64, 32), (64, 16), (128, 8)]]
-        >>> head(maps).shape, [y.shape[-1] for y in head.deep_logits(maps)]
+        >>> head(maps).shape, [y.shape[-1] for y in head(maps, deep=True)]
         (torch.Size([2, 1, 32, 32]), [8, 16, 32])
     """
 
@@ -77,6 +78,11 @@ class SegmentationHead(nn.Module):
         )
         self.num_classes = num_classes
 
+    @property
+    def classifier_names(self) -> tuple[str, ...]:
+        """Names of the layers with an output for each class, coarse to fine."""
+        return ("coarse", *(f"steps.{i}.out" for i in range(len(self.steps))))
+
     def reset(
         self, num_classes: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
@@ -88,18 +94,15 @@ class SegmentationHead(nn.Module):
             step.reset(num_classes, device=device, dtype=dtype)  # type: ignore[operator]
         self.train(self.training)
 
-    def deep_logits(self, maps: list[Tensor]) -> list[Tensor]:
-        """Logits of every step on its own map's grid, coarse to fine, for deep supervision."""
-        check_pyramid(maps, self.in_chans, "maps", self.bottleneck.conv.weight)
+    def forward(self, maps: list[Tensor], deep: bool = False) -> Tensor | list[Tensor]:
+        check_pyramid(maps, self.in_chans, "maps")
+        check_dtype(maps, self, "maps")
         if self.training:
             check_pixels(maps)
         logits = [self.coarse(self.drop(self.bottleneck(maps[-1])))]
         for step, x in zip(self.steps, reversed(maps[:-1])):
             logits.append(step(x, logits[-1]))
-        return logits
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        return self.deep_logits(maps)[-1]
+        return logits if deep else logits[-1]
 
 
 def check_mask_classes(value: int, name: str = "num_classes") -> None:

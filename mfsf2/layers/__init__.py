@@ -2,20 +2,21 @@
 
 from .align import DualBranchAlign
 from .axial import AxialAttention
-from .conv import ConvBnAct
+from .conv import ConcatConv2d, ConvBnAct
 from .dct import ALLOWED_NUM_FREQUENCIES, FREQUENCY_TABLES, dct_basis, dct_filter_bank, dct_frequencies
 from .fusion import CrossBranchGate, FusionStage, MultiFreqMultiScaleFusion
 from .mffe import MFFE
+from .modality import SliceStem, TwoModalityStem
 from .pooling import GlobalPool, adaptive_avg_pool, adaptive_pool_matrix, window_mean_matrix
 from .pyramid import MultiScalePyramid, PyramidSplitAttention
 from .reverse_attention import ReverseAttention, foreground_probability
-from .slices import SliceStem, TwoModalityStem
 
 __all__ = [
     "ALLOWED_NUM_FREQUENCIES",
     "FREQUENCY_TABLES",
     "MFFE",
     "AxialAttention",
+    "ConcatConv2d",
     "ConvBnAct",
     "CrossBranchGate",
     "DualBranchAlign",

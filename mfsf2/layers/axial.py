@@ -5,7 +5,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_map, check_reduction
+from .checks import check_dtype, check_map, check_reduction
 
 __all__ = ["AxialAttention"]
 
@@ -87,5 +87,6 @@ class AxialAttention(nn.Module):
         self.rows = AxisAttention(channels, hidden, along_width=True, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_map(x, self.channels, "x", self.columns.query.weight)
+        check_map(x, self.channels, "x")
+        check_dtype(x, self, "x")
         return self.rows(self.columns(x))

@@ -1,9 +1,11 @@
-"""Input checks with messages a user can act on. Each is one node under symbolic tracing."""
+"""Input checks with messages a user can act on. Each is one node under symbolic tracing, that of dtypes none."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.fx
+from torch import Tensor, nn
 
 __all__ = [
     "check_batch",
@@ -65,32 +67,41 @@ def check_form(x: Tensor, shape: str, name: str) -> None:
         raise TypeError(f"{name} must be floating point, got {x.dtype}: convert it, e.g. x.float(){scale}")
 
 
-def check_dtype(x: Tensor, weight: Tensor | None, name: str) -> None:
-    """Check that ``x`` has the dtype of a weight it is to meet, if there is one, or that autocast sees to it."""
-    if weight is None or x.dtype == weight.dtype or _autocasts(x, weight):
+def check_dtype(x: Tensor | Sequence[Tensor], module: nn.Module, name: str) -> None:
+    """Check that a tensor, or each of a list, has the dtype of a module's weights, or that autocast sees to it.
+
+    The weights' values are not read. Symbolic tracing, which knows no dtypes, passes.
+    """
+    if isinstance(x, torch.fx.Proxy):
         return
-    autocast = "" if x.dtype == torch.float64 else ", or run both under torch.autocast"
-    raise TypeError(
-        f"{name} is {x.dtype} and the weights are {weight.dtype}: convert one of them, e.g. "
-        f"x.to({weight.dtype}){autocast}"
-    )
+    if not isinstance(x, Tensor):
+        for i, entry in enumerate(x):
+            check_dtype(entry, module, f"{name}[{i}]")
+        return
+    for parameter in module.parameters():
+        if not parameter.is_floating_point():
+            continue
+        if x.dtype != parameter.dtype and not _autocasts(x, parameter.dtype):
+            autocast = "" if x.dtype == torch.float64 else ", or run both under torch.autocast"
+            raise TypeError(
+                f"{name} is {x.dtype} and the weights are {parameter.dtype}: convert one of them, e.g. "
+                f"x.to({parameter.dtype}){autocast}"
+            )
+        return
 
 
-def _autocasts(x: Tensor, weight: Tensor) -> bool:
+def _autocasts(x: Tensor, dtype: torch.dtype) -> bool:
     """Whether autocast brings both to one dtype; it leaves float64 alone."""
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        if torch.float64 in (x.dtype, weight.dtype) or not torch.amp.is_autocast_available(x.device.type):
-            return False
-        return torch.is_autocast_enabled(x.device.type)
-    # TorchScript knows no autocast of a device by its name: what it is given passes.
-    return True
+    if torch.float64 in (x.dtype, dtype) or not torch.amp.is_autocast_available(x.device.type):
+        return False
+    return torch.is_autocast_enabled(x.device.type)
 
 
-def check_map(x: Tensor, channels: int, name: str, weight: Tensor | None = None) -> None:
-    """Check a feature map: rank 4, ``channels`` channels, floating point, not empty, of the dtype of ``weight``.
+def check_map(x: Tensor, channels: int, name: str) -> None:
+    """Check a feature map: rank 4, ``channels`` channels, floating point, not empty.
 
     Raises:
-        TypeError: not a tensor, not floating point, of another dtype than the weight.
+        TypeError: not a tensor, not floating point.
         ValueError: anything else.
     """
     check_form(x, f"(B, {channels}, H, W)", name)
@@ -99,17 +110,16 @@ def check_map(x: Tensor, channels: int, name: str, weight: Tensor | None = None)
         raise ValueError(f"{name} has {x.shape[1]} channels, expected {channels}: {list(x.shape)}{hint}")
     if x.shape[0] == 0 or x.shape[2] == 0 or x.shape[3] == 0:
         raise ValueError(f"{name} is empty, shape {list(x.shape)}: batch, height and width must be at least 1")
-    check_dtype(x, weight, name)
 
 
-def check_pyramid(maps: list[Tensor], channels: list[int], name: str, weight: Tensor | None = None) -> None:
+def check_pyramid(maps: list[Tensor], channels: list[int], name: str) -> None:
     """Check a list of feature maps, one for each entry of ``channels``."""
     if not isinstance(maps, (list, tuple)):
         raise TypeError(f"{name} must be a list of {len(channels)} feature maps, got {type(maps)}")
     if len(maps) != len(channels):
         raise ValueError(f"{name} holds {len(maps)} feature maps, expected {len(channels)}, one for each stage")
     for i, x in enumerate(maps):
-        check_map(x, channels[i], f"{name}[{i}]", weight)
+        check_map(x, channels[i], f"{name}[{i}]")
         if x.shape[0] != maps[0].shape[0]:
             raise ValueError(f"{name} holds batches of {maps[0].shape[0]} and {x.shape[0]} samples: they must be equal")
 
@@ -149,9 +159,9 @@ def check_sides(x: Tensor, min_size: int, name: str) -> None:
         )
 
 
-def check_image(x: Tensor, in_chans: int, min_size: int, training: bool, weight: Tensor | None = None) -> None:
+def check_image(x: Tensor, in_chans: int, min_size: int, training: bool) -> None:
     """Check a batch of images: as :func:`check_map`, and at least ``min_size`` pixels a side."""
-    check_map(x, in_chans, "image", weight)
+    check_map(x, in_chans, "image")
     check_sides(x, min_size, "image")
     if training and x.shape[2] <= 32 and x.shape[3] <= 32:
         # The stride-32 map is a single pixel, so that batch norm has one value per sample.

@@ -1,9 +1,12 @@
 """Convolution, batch norm and ReLU: the unit that alignment, fusion and pyramid are made of."""
 
+import math
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["ConvBnAct"]
+__all__ = ["ConcatConv2d", "ConcatConvBnAct", "ConvBnAct"]
 
 
 class ConvBnAct(nn.Module):
@@ -38,3 +41,73 @@ class ConvBnAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
+
+
+class ConcatConv2d(nn.Module):
+    """1x1 convolution of the concatenation ``[a; b]`` of two maps, as the sum of two smaller convolutions.
+
+    The concatenation is not formed. With a weight ``s`` of one channel it is ``[s a; (1 - s) b]``: s commutes with a
+    1x1 convolution, so that the maps need not be multiplied either.
+
+    Args:
+        in_chans: channels of each of the two maps.
+        out_chans: output channels.
+
+    Attributes:
+        weight: ``(out_chans, 2 * in_chans, 1, 1)``, as that of the ``nn.Conv2d`` of the concatenation; so is its start.
+        bias: ``(out_chans,)``.
+
+    Shape: two maps ``(B, in_chans, H, W)``, optionally ``s`` ``(B, 1, H, W)``, to ``(B, out_chans, H, W)``.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_chans = in_chans
+        self.out_chans = out_chans
+        self.weight = nn.Parameter(torch.empty(out_chans, 2 * in_chans, 1, 1, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_chans, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights, as ``nn.Conv2d`` does."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        bound = 1 / math.sqrt(2 * self.in_chans)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, a: Tensor, b: Tensor, s: Tensor | None = None) -> Tensor:
+        # Each is read once: a parametrisation computes it at every reading, spectral norm another one each time.
+        weight, bias = self.weight, self.bias
+        of_a, of_b = weight[:, : self.in_chans], weight[:, self.in_chans :]
+        if s is None:
+            return F.conv2d(a, of_a, bias) + F.conv2d(b, of_b)
+        # The bias, in both terms, counts s + (1 - s) times.
+        a, b = F.conv2d(a, of_a, bias), F.conv2d(b, of_b, bias)
+        return b + s * (a - b)
+
+    def extra_repr(self) -> str:
+        return f"2 * {self.in_chans}, {self.out_chans}"
+
+
+class ConcatConvBnAct(nn.Module):
+    """``ReLU(BN(Conv([a; b])))`` of two maps, or of ``[s a; (1 - s) b]``, see :class:`ConcatConv2d`."""
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = ConcatConv2d(in_chans, out_chans, device=device, dtype=dtype)
+        self.bn = nn.BatchNorm2d(out_chans, device=device, dtype=dtype)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, a: Tensor, b: Tensor, s: Tensor | None = None) -> Tensor:
+        return self.act(self.bn(self.conv(a, b, s)))

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 import torch.fx
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .align import DualBranchAlign
-from .checks import check_map, check_pyramid, check_same
-from .conv import ConvBnAct
+from .checks import check_dtype, check_map, check_pyramid, check_same
+from .conv import ConcatConvBnAct
 from .dct import FrequencyPairs
 from .mffe import MFFE
 from .pyramid import MultiScalePyramid
@@ -29,8 +28,8 @@ class CrossBranchGate(nn.Module):
         s = \sigma(\mathrm{Conv}(\mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}([r; p]))))) \qquad
         F = \mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}([s r; (1 - s) p])))
 
-    All convolutions are 1x1 with bias, s has one channel. Neither concatenation is formed: a convolution of one is the
-    sum of two smaller convolutions.
+    All convolutions are 1x1 with bias, s has one channel. Neither concatenation is formed, see
+    :class:`~mfsf2.layers.ConcatConv2d`.
 
     Args:
         channels: channels C of both inputs and of the output.
@@ -47,26 +46,21 @@ class CrossBranchGate(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = channels
-        self.attn = ConvBnAct(2 * channels, channels, device=device, dtype=dtype)
+        self.attn = ConcatConvBnAct(channels, channels, device=device, dtype=dtype)
         self.attn_out = nn.Conv2d(channels, 1, 1, device=device, dtype=dtype)
-        self.fuse = ConvBnAct(2 * channels, channels, device=device, dtype=dtype)
+        self.fuse = ConcatConvBnAct(channels, channels, device=device, dtype=dtype)
 
     def weight(self, r: Tensor, p: Tensor) -> Tensor:
         """Weight s of ``r``, shape ``(B, 1, H, W)``; that of ``p`` is ``1 - s``."""
-        weight, bias = self.attn.conv.weight, self.attn.conv.bias
-        hidden = F.conv2d(r, weight[:, : self.channels], bias) + F.conv2d(p, weight[:, self.channels :])
-        return self.attn_out(self.attn.act(self.attn.bn(hidden))).sigmoid()
+        return self.attn_out(self.attn(r, p)).sigmoid()
 
     def forward(self, r: Tensor, p: Tensor) -> Tensor:
-        check_map(r, self.channels, "r", self.attn.conv.weight)
-        check_map(p, self.channels, "p", self.attn.conv.weight)
+        check_map(r, self.channels, "r")
+        check_dtype(r, self, "r")
+        check_map(p, self.channels, "p")
+        check_dtype(p, self, "p")
         check_same(r, p, "r and p")
-        s = self.weight(r, p)
-        weight, bias = self.fuse.conv.weight, self.fuse.conv.bias
-        # A weight of one channel commutes with a 1x1 convolution; the bias, in both terms, counts s + (1 - s) times.
-        fused_r = F.conv2d(r, weight[:, : self.channels], bias)
-        fused_p = F.conv2d(p, weight[:, self.channels :], bias)
-        return self.fuse.act(self.fuse.bn(fused_p + s * (fused_r - fused_p)))
+        return self.fuse(r, p, self.weight(r, p))
 
 
 class FusionStage(nn.Module):
@@ -171,17 +165,12 @@ class MultiFreqMultiScaleFusion(nn.Module):
             [channels] * len(cnn_chans), pyramid_chans, out_chans, pyramid_size, device=device, dtype=dtype
         )
 
-    @property
-    def last_weight(self) -> Tensor:
-        """A weight of the last stage, the one that pruning never takes away."""
-        last: Any = self.stages[-1]
-        return last.align.cnn.conv.weight
-
     def fuse(self, cnn_maps: list[Tensor], transformer_maps: list[Tensor]) -> list[Tensor]:
         """The fused maps F_1..F_n alone, without the pyramid."""
-        weight = self.last_weight
-        check_pyramid(cnn_maps, self.cnn_chans, "cnn_maps", weight)
-        check_pyramid(transformer_maps, self.transformer_chans, "transformer_maps", weight)
+        check_pyramid(cnn_maps, self.cnn_chans, "cnn_maps")
+        check_dtype(cnn_maps, self, "cnn_maps")
+        check_pyramid(transformer_maps, self.transformer_chans, "transformer_maps")
+        check_dtype(transformer_maps, self, "transformer_maps")
         # zip follows the lists: symbolic tracing sees lists of known length, the check above has compared it.
         return [stage(r, p) for stage, r, p in zip(self.stages, cnn_maps, transformer_maps)]
 
@@ -199,4 +188,4 @@ class MultiFreqMultiScaleFusion(nn.Module):
         if self.pyramid is None:
             raise ValueError("this fusion is pruned, its pyramid is gone: call fuse() for the fused maps")
         fused = self.fuse(cnn_maps, transformer_maps)
-        return fused, self.pyramid.pooled(fused) if pooled else self.pyramid(fused)
+        return fused, self.pyramid(fused, pooled=pooled)

@@ -1,12 +1,12 @@
 """Multi-frequency feature extraction: channel attention on statistics of DCT-filtered features."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.fx
 from torch import Tensor, nn
 
-from .checks import check_map, check_reduction
+from .checks import check_dtype, check_map, check_reduction
 from .dct import FrequencyPairs, dct_filter_bank, dct_frequencies
 from .pooling import adaptive_avg_pool
 
@@ -65,32 +65,35 @@ class MFFE(nn.Module):
         self.fc1 = nn.Linear(channels, hidden, bias=False, device=device, dtype=dtype)
         self.act = nn.ReLU()
         self.fc2 = nn.Linear(hidden, channels, bias=False, device=device, dtype=dtype)
-        bank = dct_filter_bank(self.frequencies, grid_size, device=device, dtype=dtype)
+        bank = torch.empty(len(self.frequencies), grid_size**2, device=device, dtype=dtype)
         self.bank: Tensor
-        self.register_buffer("bank", bank.flatten(1), persistent=False)
+        self.register_buffer("bank", bank, persistent=False)
+        self.init_non_persistent_buffers()
+        self.register_load_state_dict_post_hook(_fill_bank)  # type: ignore[no-untyped-call]
 
     def reset_parameters(self) -> None:
         """Draw new weights, and compute the filters afresh."""
         self.fc1.reset_parameters()
         self.fc2.reset_parameters()
-        self._reset_bank()
+        self.init_non_persistent_buffers()
 
-    def _reset_bank(self) -> None:
-        bank = dct_filter_bank(self.frequencies, self.grid_size, device=self.bank.device, dtype=self.bank.dtype)
-        self.bank = bank.flatten(1)
+    def init_non_persistent_buffers(self) -> None:
+        """Compute the filters, which no state dict holds: after ``to_empty``, as timm's modules are asked to.
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MFFE":
-        """Convert the module; the filters are then computed afresh for the new device and dtype.
-
-        They are constants: a detour over bfloat16 must not coarsen them, nor ``to_empty`` leave them undefined.
+        On the meta device, where there is nothing to fill, they follow weights that have left it.
         """
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._reset_bank()
-        return self
+        if self.bank.is_meta:
+            weight = next(self.parameters())
+            self.bank = torch.empty_like(self.bank, device=weight.device, dtype=weight.dtype)
+        self.bank.copy_(dct_filter_bank(self.frequencies, self.grid_size, "cpu", torch.float64).flatten(1))
 
     def logits(self, x: Tensor) -> Tensor:
         """Gate before the sigmoid, shape ``(B, C)``."""
-        check_map(x, self.channels, "x", self.bank)
+        check_map(x, self.channels, "x")
+        check_dtype(x, self, "x")
+        if self.bank.is_meta:
+            # Weights may have come without load_state_dict, as accelerate's loaders set them one by one.
+            self.init_non_persistent_buffers()
         grid = adaptive_avg_pool(x, self.grid_size).flatten(2)
         filtered = grid.unsqueeze(2) * self.bank
         # The mean over filters is linear, so one filter, their mean, serves the average branch.
@@ -103,3 +106,8 @@ class MFFE(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, grid_size={self.grid_size}, num_frequencies={len(self.frequencies)}"
+
+
+def _fill_bank(module: Any, _incompatible_keys: Any) -> None:
+    """Hook of ``load_state_dict``: a network whose weights are loaded into empty memory has its filters too."""
+    module.init_non_persistent_buffers()

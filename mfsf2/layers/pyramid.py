@@ -10,7 +10,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_map, check_pyramid
+from .checks import check_dtype, check_map, check_pyramid
 from .conv import ConvBnAct
 from .pooling import adaptive_avg_pool, adaptive_pool_matrix, window_mean_matrix
 
@@ -88,40 +88,40 @@ class PyramidSplitAttention(nn.Module):
                 )
         self.in_chans = in_chans
         self.convs = nn.ModuleList(
-            nn.Conv2d(in_chans, split, k, padding=k // 2, groups=g, bias=False, device=device, dtype=dtype)
+            nn.Conv2d(in_chans, split, k, groups=g, bias=False, device=device, dtype=dtype)
             for k, g in zip(kernel_sizes, groups)
         )
         self.fc = nn.Linear(split, split, bias=False, device=device, dtype=dtype)
         self.max_kernel_size = max(kernel_sizes)
-        # Of the windows of the largest kernel, those of a smaller one are the middle ones.
+        # What a map that is padded for the largest kernel has too much on each side for a smaller one.
         self._margins = [(self.max_kernel_size - k) // 2 for k in kernel_sizes]
 
     def _attention(self, means: list[Tensor]) -> Tensor:
         """Softmax weights ``(B, n, split)`` for the global averages of the n convolutions, each ``(B, split)``."""
         return (1 + 2 * self.fc(torch.stack(means, dim=1)).sigmoid()).softmax(1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_map(x, self.in_chans, "x", self.convs[0].weight)  # type: ignore[arg-type]
-        maps = [conv(x) for conv in self.convs]
+    def forward(self, x: Tensor, padded: bool = False) -> Tensor:
+        """Weighted maps of all convolutions, the last kernel size first.
+
+        Args:
+            x: the map.
+            padded: whether ``x`` has a margin of ``max_kernel_size // 2`` on each side already, which the output lacks.
+        """
+        check_map(x, self.in_chans, "x")
+        check_dtype(x, self, "x")
+        if not padded:
+            x = F.pad(x, [self.max_kernel_size // 2] * 4)
+        maps = [conv(F.pad(x, [-margin] * 4) if margin else x) for conv, margin in zip(self.convs, self._margins)]
         attention = self._attention([y.mean((2, 3)) for y in maps]).unsqueeze(3).unsqueeze(4)
         return torch.cat([attention[:, i] * maps[i] for i in reversed(range(len(maps)))], dim=1)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """``forward(x).mean((2, 3))``, exactly, from the window means of ``x``: no convolution is evaluated."""
-        check_map(x, self.in_chans, "x", self.convs[0].weight)  # type: ignore[arg-type]
-        return self.pooled_from_windows(window_means(x, self.max_kernel_size))
+        """``forward(x).mean((2, 3))``, exactly, at a small part of its cost.
 
-    def pooled_from_windows(self, windows: Tensor) -> Tensor:
-        """:meth:`pooled` for the window means ``(B, in_chans, k, k)``, k the largest kernel size.
-
-        The mean of a convolution's output is its kernel applied to the means of the windows that its taps see.
+        The mean of a convolution's output is its kernel applied to the means of the windows that its taps see. These
+        means are a padded map of a single position, so that the same modules compute it.
         """
-        means = []
-        for conv, margin in zip(self.convs, self._margins):
-            window = F.pad(windows, [-margin] * 4) if margin else windows
-            means.append(F.conv2d(window, conv.weight, groups=conv.groups).flatten(1))  # type: ignore[call-overload]
-        weighted = self._attention(means) * torch.stack(means, dim=1)
-        return weighted.flip(1).flatten(1)
+        return self(window_means(x, self.max_kernel_size), padded=True).flatten(1)
 
 
 class MultiScalePyramid(nn.Module):
@@ -136,13 +136,13 @@ class MultiScalePyramid(nn.Module):
         size: side of the grid; maps are average-pooled to it, smaller ones enlarged.
         kernel_sizes, groups: as for :class:`PyramidSplitAttention`.
 
-    Shape: list of ``(B, in_chans[i], H_i, W_i)`` to ``(B, out_chans, size, size)``; :meth:`pooled` to
-    ``(B, out_chans)``.
+    Shape: list of ``(B, in_chans[i], H_i, W_i)`` to ``(B, out_chans, size, size)``, or with ``pooled=True`` to its mean
+    ``(B, out_chans)``, exactly, at a small part of its cost.
 
     Example:
         >>> pyramid = MultiScalePyramid([32, 32], adapter_chans=32, out_chans=64)
         >>> maps = [torch.randn(2, 32, 28, 20), torch.randn(2, 32, 14, 10)]
-        >>> pyramid(maps).shape, pyramid.pooled(maps).shape
+        >>> pyramid(maps).shape, pyramid(maps, pooled=True).shape
         (torch.Size([2, 64, 14, 14]), torch.Size([2, 64]))
     """
 
@@ -170,14 +170,11 @@ class MultiScalePyramid(nn.Module):
             adapter_chans * len(self.in_chans), out_chans, kernel_sizes, groups, device=device, dtype=dtype
         )
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        check_pyramid(maps, self.in_chans, "maps", self.psa.convs[0].weight)  # type: ignore[arg-type]
-        adapted = [adaptive_avg_pool(adapt(x), self.size) for adapt, x in zip(self.adapters, maps)]
-        return self.psa(torch.cat(adapted, dim=1))
-
-    def pooled(self, maps: list[Tensor]) -> Tensor:
-        """``forward(maps).mean((2, 3))``, exactly, at a small part of its cost."""
-        check_pyramid(maps, self.in_chans, "maps", self.psa.convs[0].weight)  # type: ignore[arg-type]
-        kernel_size = self.psa.max_kernel_size
-        windows = [pooled_window_means(adapt(x), self.size, kernel_size) for adapt, x in zip(self.adapters, maps)]
-        return self.psa.pooled_from_windows(torch.cat(windows, dim=1))
+    def forward(self, maps: list[Tensor], pooled: bool = False) -> Tensor:
+        check_pyramid(maps, self.in_chans, "maps")
+        check_dtype(maps, self, "maps")
+        adapted = [adapt(x) for adapt, x in zip(self.adapters, maps)]
+        if not pooled:
+            return self.psa(torch.cat([adaptive_avg_pool(x, self.size) for x in adapted], dim=1))
+        windows = [pooled_window_means(x, self.size, self.psa.max_kernel_size) for x in adapted]
+        return self.psa(torch.cat(windows, dim=1), padded=True).flatten(1)

@@ -1,16 +1,8 @@
 """Whole networks, built of timm backbones, this library's blocks and its heads."""
 
-from .classification import MFSF2Classifier
 from .encoder import MFSF2Encoder
-from .rcm import MFSF2RCMClassifier
-from .segmentation import DeepPredictions, MFSF2ClassifierSegmenter, MFSF2Segmenter, Predictions
+from .mfsf2 import MFSF2
+from .outputs import Outputs
+from .two_modality import MFSF2TwoModality
 
-__all__ = [
-    "DeepPredictions",
-    "MFSF2Classifier",
-    "MFSF2ClassifierSegmenter",
-    "MFSF2Encoder",
-    "MFSF2RCMClassifier",
-    "MFSF2Segmenter",
-    "Predictions",
-]
+__all__ = ["MFSF2", "MFSF2Encoder", "MFSF2TwoModality", "Outputs"]

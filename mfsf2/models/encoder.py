@@ -8,14 +8,34 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_image, check_integer, check_rate
+from ..layers.checks import check_dtype, check_image, check_integer, check_rate
 from ..layers.dct import FrequencyPairs
 from ..layers.fusion import FusionStage, MultiFreqMultiScaleFusion
+from ..layers.pooling import resize_bilinear, upsample_to
 from .backbones import create_branch
 
-__all__ = ["MFSF2Encoder"]
+__all__ = ["Images", "Indices", "MFSF2Encoder", "check_indices", "join_maps", "join_pooled"]
 
-torch.fx.wrap("check_image")
+for _name in ("check_image", "resize_bilinear", "upsample_to"):
+    torch.fx.wrap(_name)
+
+Images = tuple[Tensor, ...]
+"""One image for both branches, or one for each."""
+
+Indices = int | Sequence[int] | None
+
+
+def check_indices(indices: Any, n: int, name: str = "indices") -> None:
+    """Check which of ``n`` maps are asked for: the last few, or a list of positions."""
+    if isinstance(indices, int) and not isinstance(indices, bool):
+        if not 0 < indices <= n:
+            raise ValueError(f"{name}={indices}: ask for the last 1 to {n} maps")
+        return
+    if not isinstance(indices, Sequence) or not all(type(i) is int for i in indices):
+        given = type(indices) if isinstance(indices, Tensor) else repr(indices)
+        raise TypeError(f"{name}={given} must be an integer, for the last maps, or a list of integers, their positions")
+    if not indices or not all(-n <= i < n for i in indices):
+        raise ValueError(f"{name}={list(indices)}: ask for at least one of the maps 0 to {n - 1}, or -{n} to -1")
 
 
 class MFSF2Encoder(nn.Module):
@@ -133,15 +153,50 @@ class MFSF2Encoder(nn.Module):
             transformer_x: another image for the transformer branch, of a size of its own; None for the same image.
             num_stages: how many stages; None for all.
         """
-        weight = self.fusion.last_weight
-        check_image(x, self.in_chans, self.min_size, self.training, weight)
+        check_image(x, self.in_chans, self.min_size, self.training)
+        check_dtype(x, self, "image")
         if transformer_x is None:
             transformer_x = x
         else:
-            check_image(transformer_x, self.in_chans, self.min_size, self.training, weight)
+            check_image(transformer_x, self.in_chans, self.min_size, self.training)
+            check_dtype(transformer_x, self, "image")
         n = num_stages or self.num_stages
         cnn_maps = _maps(self.cnn, x, self.cnn_levels[:n])
         return cnn_maps, _maps(self.transformer, transformer_x, self.transformer_levels[:n])
+
+    def features(
+        self, images: Images, pooled: bool, take: Sequence[int] = (), num_stages: int | None = None
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The map that the heads read, and the fused maps by their positions.
+
+        Args:
+            images: one for both branches, or one for each.
+            pooled: join the pyramid's mean to the branches' last maps, in place of its map.
+            take: which fused maps are wanted; all are computed where the pyramid needs them.
+            num_stages: stop after so many stages; the last one's fused map is then returned for the heads' map, as
+                after :meth:`prune`.
+        """
+        cnn_maps, transformer_maps = self(*images, num_stages=num_stages)
+        if num_stages is None and self.fusion.pyramid is not None:
+            maps, pyramid = self.fusion(cnn_maps, transformer_maps, pooled=pooled)
+            join = join_pooled if pooled else join_maps
+            return join(cnn_maps[-1], transformer_maps[-1], pyramid), dict(enumerate(maps))
+        last = len(cnn_maps) - 1
+        fused = {i: self.fusion.stages[i](cnn_maps[i], transformer_maps[i]) for i in sorted({*take, last})}
+        return fused[last], fused
+
+    def take_indices(self, indices: Indices) -> list[int]:
+        """Positions from 0 of the fused maps that ``indices`` names: the last n for an integer, all kept for None."""
+        n, kept = self.num_stages, self.kept_stages
+        if indices is None:
+            return kept
+        check_indices(indices, n)
+        if isinstance(indices, int):
+            indices = range(n - indices, n)
+        take = [i % n for i in indices]
+        if not set(take) <= set(kept):
+            raise ValueError(f"indices={list(indices)}: this network is pruned to the maps {kept}")
+        return take
 
     def prune(self, keep: Sequence[int]) -> None:
         """Remove what the fused maps at the positions ``keep`` do not need."""
@@ -186,6 +241,19 @@ class MFSF2Encoder(nn.Module):
             elif callable(getattr(branch, "_init_weights", None)):
                 # timm's PVTv2 has no public method, it applies this one to every module.
                 branch.apply(branch._init_weights)  # type: ignore[arg-type]
+
+
+def join_pooled(cnn_map: Tensor, transformer_map: Tensor, pyramid: Tensor) -> Tensor:
+    """Concatenate two maps and a vector on the grid of the transformer map."""
+    constant = pyramid.unsqueeze(2).unsqueeze(3).expand(-1, -1, transformer_map.shape[2], transformer_map.shape[3])
+    return torch.cat([resize_bilinear(cnn_map, transformer_map), transformer_map, constant], dim=1)
+
+
+def join_maps(cnn_map: Tensor, transformer_map: Tensor, pyramid: Tensor) -> Tensor:
+    """Concatenate three maps on the grid of the transformer map."""
+    return torch.cat(
+        [resize_bilinear(cnn_map, transformer_map), transformer_map, upsample_to(pyramid, transformer_map)], dim=1
+    )
 
 
 def _maps(backbone: nn.Module, x: Tensor, levels: tuple[int, ...]) -> list[Tensor]:

@@ -2,48 +2,55 @@
 
 from typing import Any
 
+import torch.fx
 from timm.models._features import FeatureGetterNet
 from torch import Tensor
 
-from .base import MFSF2Network
-from .rcm import MFSF2RCMClassifier
+from .mfsf2 import MFSF2
+from .two_modality import Input, MFSF2TwoModality
 
-__all__ = ["FeatureNetwork", "TwoModalityFeatureNetwork"]
+__all__ = ["FeatureNetwork"]
+
+
+def refuse_second_modality(*inputs: Input) -> None:
+    """Refuse inputs that a network of one image does not have."""
+    if any(x is not None for x in inputs):
+        raise TypeError("this network takes an image alone: stack, image_mask and stack_mask are for networks of two")
+
+
+# Symbolic tracing does not know which inputs will be given.
+torch.fx.wrap("refuse_second_modality")
 
 
 class FeatureNetwork(FeatureGetterNet):
-    """timm's wrapper around ``forward_intermediates``."""
+    """timm's wrapper around ``forward_intermediates``, with all inputs of a network of two modalities.
 
-    model: MFSF2Network
+    A network of one image takes the first input alone.
+    """
 
-    def __init__(self, model: MFSF2Network, **kwargs: Any) -> None:
+    model: MFSF2
+
+    def __init__(self, model: MFSF2, **kwargs: Any) -> None:
         super().__init__(model, **kwargs)
         self.in_chans = model.in_chans
+
+    def forward(
+        self, image: Input = None, stack: Input = None, image_mask: Input = None, stack_mask: Input = None
+    ) -> list[Tensor]:
+        second: dict[str, Any] = {}
+        if isinstance(self.model, MFSF2TwoModality):
+            second.update(stack=stack, image_mask=image_mask, stack_mask=stack_mask)
+        else:
+            refuse_second_modality(stack, image_mask, stack_mask)
+        network: Any = self.model
+        return network.forward_intermediates(
+            image, indices=self.out_indices, output_fmt=self.output_fmt, intermediates_only=True, **second
+        )
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """As the network's."""
+        self.model.set_grad_checkpointing(enable)
 
     def example_inputs(self) -> dict[str, Tensor]:
         """As the network's."""
         return self.model.example_inputs()
-
-
-class TwoModalityFeatureNetwork(FeatureNetwork):
-    """The same with all inputs of a network of two modalities."""
-
-    model: MFSF2RCMClassifier
-
-    def forward(
-        self,
-        image: Tensor | None = None,
-        stack: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        stack_mask: Tensor | None = None,
-    ) -> list[Tensor]:
-        maps: Any = self.model.forward_intermediates(
-            image,
-            indices=self.out_indices,
-            output_fmt=self.output_fmt,
-            intermediates_only=True,
-            stack=stack,
-            image_mask=image_mask,
-            stack_mask=stack_mask,
-        )
-        return maps

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
-from .base import MFSF2Network
-from .classification import MFSF2Classifier
-from .rcm import MFSF2RCMClassifier
-from .segmentation import MFSF2ClassifierSegmenter, MFSF2Segmenter
+from .encoder import MFSF2Encoder
+from .mfsf2 import MFSF2
+from .two_modality import MFSF2TwoModality
 
 __all__ = ["BACKBONES_TAG", "VARIANTS", "Variant"]
 
@@ -32,10 +32,36 @@ class Variant:
         tags: pretrained tags, the default first.
     """
 
-    network: type[MFSF2Network]
+    network: type[MFSF2]
     args: Mapping[str, Any]
     cfg: Mapping[str, Any]
     tags: tuple[str, ...]
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether it has a head of classes."""
+        return self.args["num_classes"] is not None
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it has a head of masks."""
+        return self.args["mask_classes"] is not None
+
+    @property
+    def argument_names(self) -> dict[str, str]:
+        """The arguments that :func:`create_model` takes for it, each with its name in the class.
+
+        Those of a head that it has not are left out. ``num_classes`` and ``drop_rate`` are the first head's, as
+        ``num_classes`` and ``drop_rate`` of the network are.
+        """
+        classes = (MFSF2Encoder, MFSF2, self.network)
+        names = {name: name for cls in classes for name in signature(cls).parameters if not name.endswith("_args")}
+        if not self.has_masks:
+            return {name: own for name, own in names.items() if name not in _MASK_ARGS}
+        if self.has_classes:
+            return names
+        names = {name: own for name, own in names.items() if name not in (*_MASK_ARGS, *_CLASS_ARGS)}
+        return {**names, "num_classes": "mask_classes", "drop_rate": "mask_drop_rate"}
 
     @property
     def trained_tags(self) -> list[str]:
@@ -62,24 +88,35 @@ _INPUT_CFG: dict[str, Any] = dict(
     license="apache-2.0",
 )
 
+_CLASS_ARGS = ("num_classes", "drop_rate", "global_pool", "head_hidden_size")
+_MASK_ARGS = ("mask_classes", "mask_drop_rate")
+
 _CLASSIFIER = "head.fc"
 _MASK_LAYERS = ("mask_head.coarse", *(f"mask_head.steps.{i}.out" for i in range(4)))
 
-_TASKS: dict[str, tuple[type[MFSF2Network], dict[str, Any], dict[str, Any]]] = {
-    "cls": (MFSF2Classifier, dict(num_classes=7), dict(classifier=_CLASSIFIER)),
-    "seg": (MFSF2Segmenter, dict(num_classes=1), dict(classifier=_MASK_LAYERS)),
-    "clsseg": (MFSF2ClassifierSegmenter, dict(num_classes=7), dict(classifier=_CLASSIFIER)),
-    "rcm_cls": (MFSF2RCMClassifier, dict(num_classes=8), dict(classifier=_CLASSIFIER)),
+# Class, number of classes, channels of the masks.
+_TASKS: dict[str, tuple[type[MFSF2], int | None, int | None]] = {
+    "cls": (MFSF2, 7, None),
+    "seg": (MFSF2, None, 1),
+    "clsseg": (MFSF2, 7, 1),
+    "rcm_cls": (MFSF2TwoModality, 8, None),
+    "rcm_seg": (MFSF2TwoModality, None, 1),
+    "rcm_clsseg": (MFSF2TwoModality, 8, 1),
 }
 
 VARIANTS: dict[str, Variant] = {
     f"{size}_{task}": Variant(
         network,
-        args={**args, **task_args},
-        cfg={**_INPUT_CFG, **task_args, **cfg},
+        args={**args, "num_classes": classes, "mask_classes": masks},
+        # Of the first head.
+        cfg=dict(
+            _INPUT_CFG,
+            num_classes=masks if classes is None else classes,
+            classifier=_MASK_LAYERS if classes is None else _CLASSIFIER,
+        ),
         tags=(*_TRAINED_TAGS.get(f"{size}_{task}", ()), BACKBONES_TAG),
     )
-    for task, (network, task_args, cfg) in _TASKS.items()
+    for task, (network, classes, masks) in _TASKS.items()
     for size, args in _SIZES.items()
 }
 """All named networks."""

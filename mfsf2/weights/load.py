@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from typing import Any
 
 from torch import Tensor, nn
@@ -50,12 +49,13 @@ def load_weights(model: Any, state: dict[str, Tensor], source: str, num_classes:
     _check_network(model)
     target = model.state_dict()
     state = dict(convert_authors_keys(state))
-    have = _num_classes(_class_keys(model, state, model.head_names[0]), state)
+    first = next((name for name, head in model.heads.items() if head is not None), "")
+    have = _num_classes(_class_keys(model, state, first), state)
     if num_classes is not None and have != num_classes:
         raise ValueError(
             f"{source} has {have} classes, its configuration says {num_classes}: they do not belong together"
         )
-    for head in model.HEAD_LAYERS:
+    for head in model.heads:
         _adapt_head(model, head, state, target, source)
     _adapt_stems(model, state, target, source)
     _check_keys(state, target, source)
@@ -72,7 +72,7 @@ def _check_network(model: Any) -> None:
 
 def _adapt_head(model: Any, head: str, state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
     """Leave weights of a head out: all where the network has no such head, else those of another number of classes."""
-    if head not in model.head_names:
+    if model.heads[head] is None:
         foreign = [key for key in state if key.startswith(f"{head}.")]
         if foreign:
             _logger.warning("%s: not loaded, as the network has no such head: %s.* (%d)", source, head, len(foreign))
@@ -99,8 +99,9 @@ def _adapt_head(model: Any, head: str, state: dict[str, Tensor], target: dict[st
 
 def _class_keys(model: Any, state: dict[str, Tensor], head: str) -> list[str]:
     """Keys of the layers of a head that have an output for each class."""
-    layers = re.compile(rf"{head}\.(?:{model.HEAD_LAYERS[head]})\.")
-    return [key for key in state if layers.match(key)]
+    layers = () if model.heads.get(head) is None else model.heads[head].classifier_names
+    prefixes = tuple(f"{head}.{layer}." for layer in layers)
+    return [key for key in state if key.startswith(prefixes)]
 
 
 def _num_classes(keys: list[str], state: dict[str, Tensor]) -> int:

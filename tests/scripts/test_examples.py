@@ -56,7 +56,7 @@ def test_ablate(data: Path, networks: dict[str, Path]) -> None:
     by_class = [losses[[i for i, r in enumerate(test) if r.label == label]].mean() for label in range(7)]
     assert results["all"]["log_loss"] == pytest.approx(sum(by_class).item() / 7, rel=1e-4)
     assert len({row["log_loss"] for row in results.values()}) == 4
-    with pytest.raises(SystemExit, match="a network of the task seg, give one of the task cls"):
+    with pytest.raises(SystemExit, match="its network is mfsf2_seg, give one of the task cls"):
         ablate.main(["--data", "ham10000", "--folder", str(data), "--run", str(networks["seg"].parent)])
 
 

@@ -315,8 +315,8 @@ def test_visualize(lesions: Path, trained: Path, tmp_path: Path) -> None:
             visualize.main([figure, *given, *more])
         assert not (tmp_path / out).exists()
 
-    check("a network of the task seg predicts no classes", "gradcam", tmp_path / "seg")
-    check("a network of the task cls predicts no masks", "contours", tmp_path / "cls")
+    check("mfsf2_seg predicts no classes", "gradcam", tmp_path / "seg")
+    check("mfsf2_cls predicts no masks", "contours", tmp_path / "cls")
     check("the fused maps are 1 to 4", "gradcam", tmp_path / "cls", "--stage", "5")
     check("--masks: 2 for 1 images", "contours", tmp_path / "seg", "--masks", str(image), str(image))
     check("--titles: 2 for 1 networks", "gradcam", tmp_path / "cls", "--titles", "a", "b")

@@ -165,17 +165,14 @@ def dice_and_entropy(logits: Tensor, masks: Tensor) -> Tensor:
 class FakeNetwork(nn.Module):
     """Answers with logits that are given."""
 
-    def __init__(self, logits: Tensor, deep: list[Tensor]) -> None:
+    def __init__(self, logits: Tensor | None, deep: list[Tensor]) -> None:
         super().__init__()
         self.logits, self.deep = logits, deep
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | None:
         return self.logits
 
-    def deep_logits(self, x: Tensor) -> list[Tensor]:
-        return self.deep
-
-    def forward_deep(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward_deep(self, x: Tensor) -> tuple[Tensor | None, list[Tensor]]:
         return self.logits, self.deep
 
 
@@ -189,7 +186,7 @@ def test_losses_against_formulas() -> None:
     network = FakeNetwork(logits, deep)
     of_masks = dice_and_entropy(deep[2], masks)
     of_masks = of_masks + 0.5 * (dice_and_entropy(deep[0], masks) + dice_and_entropy(deep[1], masks)) / 2
-    seg = Learner(network, config("seg", loss=Loss(deep=0.5)), None)
+    seg = Learner(FakeNetwork(None, deep), config("seg", loss=Loss(deep=0.5)), None)
     torch.testing.assert_close(seg(batch, None), of_masks)
     both = Learner(network, config("clsseg", loss=Loss(deep=0.5, mask_weight=3)), counts)
     torch.testing.assert_close(both(batch, labels), F.cross_entropy(logits, labels) + 3 * of_masks)

@@ -11,8 +11,8 @@ from .pooling import upsample_to
 __all__ = ["SliceStem", "TwoModalityStem"]
 
 
-def check_stack(stack: Tensor, num_slices: int, slice_chans: int, weight: Tensor) -> None:
-    """Check a stack: rank 5, floating point, its numbers of slices and channels (one channel always passes), dtype."""
+def check_stack(stack: Tensor, num_slices: int, slice_chans: int) -> None:
+    """Check a stack: rank 5, floating point, its numbers of slices and channels (one channel always passes)."""
     check_form(stack, f"(B, {num_slices}, {slice_chans}, H, W)", "stack")
     if stack.shape[1] != num_slices:
         raise ValueError(f"stack has {stack.shape[1]} slices, expected {num_slices}: {list(stack.shape)}")
@@ -21,21 +21,9 @@ def check_stack(stack: Tensor, num_slices: int, slice_chans: int, weight: Tensor
         raise ValueError(f"stack has slices of {stack.shape[2]} channels, expected {allowed}: {list(stack.shape)}")
     if 0 in (stack.shape[0], stack.shape[3], stack.shape[4]):
         raise ValueError(f"stack is empty, shape {list(stack.shape)}: batch, height and width must be at least 1")
-    check_dtype(stack, weight, "stack")
 
 
-def merge_slices(stack: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """3d convolution over all slices at once, ``(B, S, C, H, W)`` to ``(B, O, H, W)``.
-
-    The kernel is as deep as the stack, so this is a 2d convolution of S C channels. Its weight ``(O, S C, 3, 3)`` has
-    four dimensions, as whole networks can only be brought to ``torch.channels_last`` without one of five.
-    """
-    return F.conv2d(stack.flatten(1, 2), weight, bias, padding=1)
-
-
-def mean_slice(stack: Tensor, channels: int) -> Tensor:
-    """Mean over the slices; one channel is repeated to ``channels``."""
-    return stack.mean(1).expand(-1, channels, -1, -1)
+torch.fx.wrap("check_stack")
 
 
 class SliceStem(nn.Module):
@@ -49,6 +37,9 @@ class SliceStem(nn.Module):
         in_chans: channels of each slice; slices of one channel are repeated to as many.
         out_chans: channels of the image. Where they differ from ``in_chans``, each starts as the mean over the slices'
             channels too.
+
+    The kernel is as deep as the stack, so this is a 2d convolution of S C channels. Its weight has four dimensions:
+    with one of five, whole networks could not be brought to ``torch.channels_last``.
 
     Attributes:
         weight: ``(out_chans, S * in_chans, 3, 3)``: the kernel ``(out_chans, in_chans, S, 3, 3)`` of the 3d convolution
@@ -99,8 +90,10 @@ class SliceStem(nn.Module):
                 middle.fill_(1 / (self.num_slices * self.in_chans))
 
     def forward(self, stack: Tensor) -> Tensor:
-        check_stack(stack, self.num_slices, self.in_chans, self.weight)
-        return merge_slices(stack.expand(-1, -1, self.in_chans, -1, -1), self.weight, self.bias)
+        check_stack(stack, self.num_slices, self.in_chans)
+        check_dtype(stack, self, "stack")
+        slices = stack.expand(-1, -1, self.in_chans, -1, -1).flatten(1, 2)
+        return F.conv2d(slices, self.weight, self.bias, padding=1)
 
     def extra_repr(self) -> str:
         return f"num_slices={self.num_slices}, in_chans={self.in_chans}, out_chans={self.out_chans}"
@@ -129,6 +122,42 @@ def check_every(present: Tensor | None, message: str) -> None:
         raise ValueError(f"{message}; not so for the samples {(~present).nonzero().flatten().tolist()}")
 
 
+def check_modalities(
+    image: Tensor | None,
+    stack: Tensor | None,
+    image_mask: Tensor | None,
+    stack_mask: Tensor | None,
+    in_chans: int,
+    num_slices: int,
+    slice_chans: int,
+) -> None:
+    """Check the inputs of :class:`TwoModalityStem`, each alone and against the others; dtypes are not among it."""
+    if image is not None:
+        check_map(image, in_chans, "image")
+    if stack is not None:
+        check_stack(stack, num_slices, slice_chans)
+    check_mask(image_mask, image, "image")
+    check_mask(stack_mask, stack, "stack")
+    if slice_chans not in (1, in_chans):
+        needed = f"slices of {slice_chans} channels and images of {in_chans} cannot stand in for each other: give both"
+        if image is None or stack is None:
+            raise ValueError(needed)
+        check_every(image_mask, f"{needed}, for every sample")
+        check_every(stack_mask, f"{needed}, for every sample")
+    if image is None and stack is None:
+        raise ValueError("image and stack are both missing: give at least one of them")
+    if image is None:
+        check_every(stack_mask, "each sample needs its stack where no image is given")
+    elif stack is None:
+        check_every(image_mask, "each sample needs its image where no stack is given")
+    elif image.shape[0] != stack.shape[0]:
+        raise ValueError(
+            f"image and stack hold batches of {image.shape[0]} and {stack.shape[0]} samples: they must be equal"
+        )
+    elif image_mask is not None and stack_mask is not None:
+        check_every(image_mask | stack_mask, "each sample needs its image or its stack")
+
+
 def drop_modalities(
     image_mask: Tensor | None, stack_mask: Tensor | None, image: Tensor, rate: float
 ) -> tuple[Tensor, Tensor]:
@@ -149,59 +178,28 @@ def select(mask: Tensor | None, present: Tensor, absent: Tensor | float) -> Tens
     return torch.where(mask.view(-1, *[1] * (present.dim() - 1)), present, absent)
 
 
-def route_modalities(
-    image: Tensor | None,
-    stack: Tensor | None,
-    image_mask: Tensor | None,
-    stack_mask: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    num_slices: int,
-    drop_rate: float,
-) -> tuple[Tensor, Tensor]:
-    """The images for both branches, see :class:`TwoModalityStem`; ``weight`` and ``bias`` are the slice stem's."""
-    in_chans, slice_chans = weight.shape[0], weight.shape[1] // num_slices
-    if image is not None:
-        check_map(image, in_chans, "image", weight)
-    if stack is not None:
-        check_stack(stack, num_slices, slice_chans, weight)
-        stack = stack.expand(-1, -1, slice_chans, -1, -1)
-    check_mask(image_mask, image, "image")
-    check_mask(stack_mask, stack, "stack")
-    if slice_chans not in (1, in_chans):
-        needed = f"slices of {slice_chans} channels and images of {in_chans} cannot stand in for each other: give both"
-        if image is None or stack is None:
-            raise ValueError(needed)
-        check_every(image_mask, f"{needed}, for every sample")
-        check_every(stack_mask, f"{needed}, for every sample")
-    if image is None:
-        if stack is None:
-            raise ValueError("image and stack are both missing: give at least one of them")
-        check_every(stack_mask, "each sample needs its stack where no image is given")
-        return mean_slice(stack, in_chans), merge_slices(stack, weight, bias)
-    if stack is None:
-        check_every(image_mask, "each sample needs its image where no stack is given")
-        return image, image
-    if image.shape[0] != stack.shape[0]:
-        raise ValueError(
-            f"image and stack hold batches of {image.shape[0]} and {stack.shape[0]} samples: they must be equal"
-        )
-    if image_mask is not None and stack_mask is not None:
-        check_every(image_mask | stack_mask, "each sample needs its image or its stack")
-    if drop_rate:
-        image_mask, stack_mask = drop_modalities(image_mask, stack_mask, image, drop_rate)
-    # What stands in a missing sample's place must not reach any product, where NaN times 0 is NaN.
-    image, stack = select(image_mask, image, 0.0), select(stack_mask, stack, 0.0)
-    first, second = image, merge_slices(stack, weight, bias)
-    if image_mask is not None and slice_chans in (1, in_chans):
-        first = select(image_mask, image, upsample_to(mean_slice(stack, in_chans), image))
-    if stack_mask is not None:
-        second = select(stack_mask, second, upsample_to(image, second))
-    return first, second
+def mean_slice(stack: Tensor, channels: int) -> Tensor:
+    """Mean over the slices; one channel is repeated to ``channels``."""
+    return stack.mean(1).expand(-1, channels, -1, -1)
 
 
-torch.fx.wrap("check_stack")
-torch.fx.wrap("route_modalities")
+def fill_images(image: Tensor, image_mask: Tensor | None, stack: Tensor) -> Tensor:
+    """The mean slice, at the images' size, for the samples without an image."""
+    if image_mask is None:
+        return image
+    return select(image_mask, image, upsample_to(mean_slice(stack, image.shape[1]), image))
+
+
+def fill_stacks(merged: Tensor, stack_mask: Tensor | None, image: Tensor) -> Tensor:
+    """The image, at the stacks' size, for the samples without a stack."""
+    if stack_mask is None:
+        return merged
+    return select(stack_mask, merged, upsample_to(image, merged))
+
+
+# Whether there is a mask is not known while symbolic tracing goes on: each is one node.
+for _name in ("check_modalities", "drop_modalities", "select", "fill_images", "fill_stacks"):
+    torch.fx.wrap(_name)
 
 
 def check_modality_dropout(rate: float, name: str, in_chans: int, slice_chans: int | None) -> None:
@@ -280,9 +278,20 @@ class TwoModalityStem(nn.Module):
             image_mask: bool ``(B,)``, True where a sample has its image; None where all have.
             stack_mask: the same for the stack.
         """
-        drop_rate = self.drop_rate if self.training else 0.0
-        stem = self.slices
-        images = route_modalities(
-            image, stack, image_mask, stack_mask, stem.weight, stem.bias, stem.num_slices, drop_rate
-        )
-        return images[0], images[1]
+        slices = self.slices
+        check_modalities(image, stack, image_mask, stack_mask, slices.out_chans, slices.num_slices, slices.in_chans)
+        for x, name in ((image, "image"), (stack, "stack")):
+            if x is not None:
+                check_dtype(x, self, name)
+        if stack is None:
+            return image, image  # type: ignore[return-value]  # both missing is refused above
+        if image is None:
+            return mean_slice(stack, slices.out_chans), slices(stack)
+        if self.training and self.drop_rate:
+            image_mask, stack_mask = drop_modalities(image_mask, stack_mask, image, self.drop_rate)
+        # What stands in a missing sample's place must not reach any product, where NaN times 0 is NaN.
+        image, stack = select(image_mask, image, 0.0), select(stack_mask, stack, 0.0)
+        second = fill_stacks(slices(stack), stack_mask, image)
+        if slices.in_chans in (1, slices.out_chans):
+            image = fill_images(image, image_mask, stack)
+        return image, second
