@@ -97,7 +97,8 @@ class MFFE(nn.Module):
         grid = adaptive_avg_pool(x, self.grid_size).flatten(2)
         filtered = grid.unsqueeze(2) * self.bank
         # The mean over filters is linear, so one filter, their mean, serves the average branch.
-        average = torch.matmul(grid, self.bank.mean(0)) / self.bank.shape[1]
+        # As a matrix of one column: fvcore counts no product with a vector.
+        average = torch.matmul(grid, self.bank.mean(0).unsqueeze(1)).squeeze(2) / self.bank.shape[1]
         statistics = torch.stack([average, filtered.amax(3).mean(2), filtered.amin(3).mean(2)], dim=1)
         return self.fc2(self.act(self.fc1(statistics)).sum(1))
 

@@ -46,6 +46,8 @@ BY_NAME = [
     "test_prune_intermediate_layers_params_used",
     "test_forward_after_prune_intermediate_layers",
     "test_prune_intermediate_layers_contract",
+    "test_features_only_grad_checkpointing_backward",
+    "test_features_only_feature_cls_class",
 ]
 WITH_KWARGS = ["test_head_hidden_size", "test_model_init_weights_after_to_empty"]
 
@@ -72,6 +74,11 @@ def test_default_cfgs() -> None:
 @pytest.mark.parametrize("test", BY_NAME)
 def test_by_name(test: str) -> None:
     getattr(timm_tests, test)(NAME)
+
+
+@pytest.mark.parametrize("stop_early_final", [False, True])
+def test_last_feature(stop_early_final: bool) -> None:
+    timm_tests.test_prune_intermediate_layers_last_feature(NAME, stop_early_final)
 
 
 @pytest.mark.parametrize("test", WITH_KWARGS)
