@@ -14,7 +14,7 @@ from ..layers.fusion import FusionStage, MultiFreqMultiScaleFusion
 from ..layers.pooling import resize_bilinear, upsample_to
 from .backbones import create_branch
 
-__all__ = ["Images", "Indices", "MFSF2Encoder", "check_indices", "join_maps", "join_pooled"]
+__all__ = ["Images", "Indices", "MFSF2Encoder", "check_indices", "join_maps", "join_pooled", "reset_modules"]
 
 for _name in ("check_image", "resize_bilinear", "upsample_to"):
     torch.fx.wrap(_name)
@@ -134,6 +134,12 @@ class MFSF2Encoder(nn.Module):
         return self.cnn_chans[-1] + self.transformer_chans[-1] + self.fusion.out_chans
 
     @property
+    def placement(self) -> dict[str, Any]:
+        """Device and dtype of the weights."""
+        parameter = next(self.parameters())
+        return dict(device=parameter.device, dtype=parameter.dtype)
+
+    @property
     def num_stages(self) -> int:
         """How many stages the branches have: four, fewer after :meth:`prune`."""
         return len(self.fusion.stages)
@@ -231,16 +237,21 @@ class MFSF2Encoder(nn.Module):
 
     def init_weights(self) -> None:
         """Draw all weights afresh, also after ``to_empty``: norm statistics and filters included."""
-        for module in self.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
+        reset_modules(self)
         for branch in (self.cnn, self.transformer):
             if callable(getattr(branch, "init_weights", None)):
                 branch.init_weights()  # type: ignore[operator]
             elif callable(getattr(branch, "_init_weights", None)):
                 # timm's PVTv2 has no public method, it applies this one to every module.
                 branch.apply(branch._init_weights)  # type: ignore[arg-type]
+
+
+def reset_modules(root: nn.Module) -> None:
+    """Have every module that can draw its own weights afresh."""
+    for module in root.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
 
 
 def join_pooled(cnn_map: Tensor, transformer_map: Tensor, pyramid: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from ..heads.classification import ClassificationHead
 from ..heads.segmentation import SegmentationHead, check_mask_classes
 from ..layers.checks import check_integer, check_rate
 from . import outputs
-from .encoder import Indices, MFSF2Encoder
+from .encoder import Indices, MFSF2Encoder, reset_modules
 from .outputs import Outputs
 
 __all__ = ["LABEL_KEYS", "MFSF2"]
@@ -78,9 +78,7 @@ class MFSF2(nn.Module):
         **encoder_args: Any,
     ) -> None:
         if num_classes is None and mask_classes is None:
-            raise ValueError(
-                "num_classes and mask_classes are both None: give one of them, for a head; MFSF2Encoder has none"
-            )
+            raise ValueError("num_classes and mask_classes are both None: give at least one, or use MFSF2Encoder")
         if head_hidden_size is not None:
             check_integer(head_hidden_size, "head_hidden_size")
         if mask_classes is not None:
@@ -96,13 +94,12 @@ class MFSF2(nn.Module):
         ]
         self.head: ClassificationHead | None = None
         self.mask_head: SegmentationHead | None = None
+        features = encoder.num_features
         if num_classes is not None:
-            self.head = ClassificationHead(
-                encoder.num_features, num_classes, head_hidden_size, global_pool, drop_rate, **dd
-            )
+            self.head = ClassificationHead(features, num_classes, head_hidden_size, global_pool, drop_rate, **dd)
         if mask_classes is not None:
-            maps = [*[channels] * stages, encoder.num_features]
-            self.mask_head = SegmentationHead(maps, mask_classes, drop_rate=mask_drop_rate, **dd)
+            in_maps = [*[channels] * stages, features]
+            self.mask_head = SegmentationHead(in_maps, mask_classes, drop_rate=mask_drop_rate, **dd)
         # Like num_classes, that of the first head.
         self.drop_rate = mask_drop_rate if num_classes is None else drop_rate
         self.mask_drop_rate = mask_drop_rate
@@ -231,16 +228,16 @@ class MFSF2(nn.Module):
         old classes' names are none of the new ones'.
         """
         if global_pool is not None or self.head is not None:
-            self.require_head("head").reset(num_classes, global_pool, **self._placement())
+            self.require_head("head").reset(num_classes, global_pool, **self.encoder.placement)
         else:
-            self.require_head("mask_head").reset(num_classes, **self._placement())
+            self.require_head("mask_head").reset(num_classes, **self.encoder.placement)
         self._forget_labels()
 
     def reset_masks(self, mask_classes: int) -> None:
         """Put in new layers of mask logits for another number of mask classes; all else stays as it is."""
         head = self.require_head("mask_head")
         check_mask_classes(mask_classes, "mask_classes")
-        head.reset(mask_classes, **self._placement())
+        head.reset(mask_classes, **self.encoder.placement)
         if self.head is None:
             self._forget_labels()
 
@@ -279,7 +276,7 @@ class MFSF2(nn.Module):
             # In timm, what is left without its head returns the map.
             classes, pool = (0, "") if prune_head else (self.num_classes, self.global_pool)
             channels = self.encoder.fusion.channels
-            head = ClassificationHead(channels, classes, None, pool, self.drop_rate, **self._placement())
+            head = ClassificationHead(channels, classes, None, pool, self.drop_rate, **self.encoder.placement)
             self.head = head.train(self.training)
         return take
 
@@ -299,16 +296,12 @@ class MFSF2(nn.Module):
         """Draw all weights afresh; also what makes a network usable after ``to_empty`` on a real device."""
         self.encoder.init_weights()
         for name, child in self.named_children():
-            if name == "encoder":
-                continue
-            for module in child.modules():
-                reset = getattr(module, "reset_parameters", None)
-                if callable(reset):
-                    reset()
+            if name != "encoder":
+                reset_modules(child)
 
     def example_inputs(self) -> dict[str, Tensor]:
         """Random inputs by name, a batch of two, of the network's device and dtype."""
-        return {"image": torch.randn(2, self.in_chans, 224, 192, **self._placement())}
+        return {"image": torch.randn(2, self.in_chans, 224, 192, **self.encoder.placement)}
 
     def require_head(self, name: str, error: type[Exception] = ValueError) -> Any:
         """The ``head`` or the ``mask_head``; an error that names it where it is not there."""
@@ -325,8 +318,3 @@ class MFSF2(nn.Module):
         cfg: dict[str, Any] = getattr(self, "pretrained_cfg", {})
         for key in LABEL_KEYS:
             cfg.pop(key, None)
-
-    def _placement(self) -> dict[str, Any]:
-        """Device and dtype of the weights."""
-        parameter = next(self.encoder.parameters())
-        return dict(device=parameter.device, dtype=parameter.dtype)

@@ -148,7 +148,7 @@ class MFSF2TwoModality(MFSF2):
     def example_inputs(self) -> dict[str, Tensor]:
         """Random inputs by name, a batch of two, of the network's device and dtype."""
         slices = self.stem.slices
-        stack = torch.randn(2, slices.num_slices, slices.in_chans, 160, 256, **self._placement())
+        stack = torch.randn(2, slices.num_slices, slices.in_chans, 160, 256, **self.encoder.placement)
         return {**super().example_inputs(), "stack": stack}
 
     def _images(self, image: Input, stack: Input, image_mask: Input, stack_mask: Input) -> Images:
