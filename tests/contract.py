@@ -285,6 +285,16 @@ class NetworkContract:
     def test_any_size(self, model: Any, size: tuple[int, int]) -> None:
         assert self.run(model, self.image(1, *size)).isfinite().all()
 
+    @pytest.mark.parametrize("size", [(64, 64), (29, 29)])
+    def test_batch_of_one_with_frozen_norms_trains(self, size: tuple[int, int]) -> None:
+        model = self.build().train()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        output = self.run(model, self.image(1, *size))
+        assert output.shape[0] == 1 and output.isfinite().all()
+        output.sum().backward()
+
     @pytest.mark.parametrize("size", [(28, 64), (64, 28), (1, 1)])
     def test_too_small(self, model: Any, size: tuple[int, int]) -> None:
         with pytest.raises(ValueError, match=rf"image is {size[0]}x{size[1]} pixels.*29x29"):

@@ -334,3 +334,86 @@ def test_other_slices_are_saved(tmp_path: Any) -> None:
     image, stack = torch.randn(2, 3, 64, 64), torch.randn(2, 2, 1, 40, 40)
     assert torch.equal(loaded(image, stack), model(image, stack))
     assert loaded.stem.drop_rate == 0.5
+
+
+@pytest.fixture(scope="module", params=["rcm_seg", "rcm_clsseg"])
+def masking(request: pytest.FixtureRequest) -> Any:
+    """A network of two modalities with a head of masks."""
+    torch.manual_seed(0)
+    model = mfsf2.create_model(f"mfsf2_tiny_{request.param}", mask_classes=None).eval()
+    randomize_norms(model)
+    torch.nn.init.normal_(model.stem.slices.weight, std=0.2)
+    return model
+
+
+def outputs_of(network: Any, *inputs: Any, **more: Any) -> list[Tensor]:
+    outputs = network(*inputs, **more)
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def test_masks_without_stacks_are_those_of_the_one_modality_network(masking: Any) -> None:
+    name = masking.pretrained_cfg["architecture"].replace("rcm_", "")
+    single: Any = mfsf2.create_model(name, num_classes=masking.num_classes).eval()
+    single.load_state_dict({k: v for k, v in masking.state_dict().items() if not k.startswith("stem.")})
+    image, _ = pair()
+    for a, b in zip(outputs_of(masking, image), outputs_of(single, image), strict=True):
+        assert torch.equal(a, b)
+    _, stack = pair(stack=(64, 96))
+    for a, b in zip(outputs_of(masking, image, stack, None, mask(0, 0, 0, 0)), outputs_of(single, image), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_masks_of_a_stack_alone(masking: Any) -> None:
+    _, stack = pair()
+    masks = outputs_of(masking, None, stack)[-1]
+    assert masks.shape == (4, 1, 80, 48)
+    cnn_maps, transformer_maps = masking.encoder(stack.mean(1), masking.stem.slices(stack))
+    fused, pyramid = masking.encoder.fusion(cnn_maps, transformer_maps, pooled=False)
+    grid = resized(pyramid, transformer_maps[3])
+    joined = torch.cat([cnn_maps[3], transformer_maps[3], grid], 1)
+    expected = resized(masking.mask_head([*fused, joined]), stack)
+    torch.testing.assert_close(masks, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stack_size", [(80, 48), (64, 96), (31, 200)])
+def test_masks_are_of_the_image_s_size(masking: Any, stack_size: tuple[int, int]) -> None:
+    inputs = pair(stack=stack_size)
+    both = outputs_of(masking, *inputs)
+    assert both[-1].shape == (4, 1, 64, 96)
+    deep = masking.forward_deep(*inputs)
+    assert [y.shape[2:] for y in deep.masks[1:]] == [
+        (-(-stack_size[0] // stride), -(-stack_size[1] // stride)) for stride in (32, 16, 8, 4)
+    ]
+    torch.testing.assert_close(resized(deep.masks[-1], inputs[0]), both[-1])
+    torch.testing.assert_close(masking.forward_masks(*inputs), both[-1], rtol=1e-5, atol=1e-5)
+    if masking.head is not None:
+        torch.testing.assert_close(masking.forward_logits(*inputs), both[0], rtol=1e-5, atol=1e-5)
+
+
+def test_masks_with_single_samples_missing(masking: Any) -> None:
+    image_mask, stack_mask = mask(1, 0, 1, 1), mask(1, 1, 0, 1)
+    results = []
+    for value in (0.0, NAN):
+        image, stack = pair()
+        image[1], stack[2] = value, value
+        twin = copy.deepcopy(masking)
+        outputs = outputs_of(twin, image, stack, image_mask, stack_mask)
+        sum(y.square().sum() for y in outputs).backward()
+        results.append((outputs, {name: p.grad for name, p in twin.named_parameters()}))
+    (outputs, gradients), (others, other_gradients) = results
+    for a, b in zip(outputs, others, strict=True):
+        assert torch.equal(a, b) and a.isfinite().all()
+    assert all(torch.equal(gradients[name], other_gradients[name]) for name in gradients)
+    image, stack = pair()
+    for a, b in zip(outputs, outputs_of(masking, image, stack), strict=True):
+        torch.testing.assert_close(a[[0, 3]], b[[0, 3]], rtol=1e-4, atol=1e-5)
+    alone = outputs_of(masking, image[2:3], stack[2:3], None, mask(0))
+    for a, b in zip(alone, outputs, strict=True):
+        torch.testing.assert_close(a[0], b[2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD[:3] + BAD[9:12])
+def test_bad_input_of_masks(masking: Any, change: Any, error: type[Exception], message: str) -> None:
+    for method in (masking, masking.forward_masks, masking.forward_deep):
+        with pytest.raises(error, match=message):
+            method(*change(*pair()))

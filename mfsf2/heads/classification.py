@@ -4,7 +4,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_batch, check_dtype, check_integer, check_map, check_rate
+from ..layers.checks import check_batch, check_dtype, check_integer, check_map, check_rate, takes_statistics
 from ..layers.pooling import GlobalPool
 
 __all__ = ["ClassificationHead"]
@@ -127,7 +127,7 @@ class ClassificationHead(nn.Module):
 
     def check_batch(self, x: Tensor) -> None:
         """Refuse a batch of one where the hidden layer's batch norm needs more, before any work is done on it."""
-        if self.training and self.has_hidden_layer:
+        if takes_statistics(self.hidden):
             check_batch(x)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:

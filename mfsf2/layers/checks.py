@@ -20,6 +20,7 @@ __all__ = [
     "check_reduction",
     "check_same",
     "check_sides",
+    "takes_statistics",
 ]
 
 
@@ -135,8 +136,16 @@ def check_same(a: Tensor, b: Tensor, names: str, same_grid: bool = True) -> None
         )
 
 
+def takes_statistics(module: nn.Module) -> bool:
+    """Whether a batch norm somewhere in a module takes the statistics of the batch, which need two values at least."""
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and (norm.training or norm.running_mean is None):
+            return True
+    return False
+
+
 def check_batch(x: Tensor) -> None:
-    """Check that a batch holds more than one sample, as batch norm over a vector needs in training mode."""
+    """Check that a batch holds more than one sample, as batch norm over a vector needs where it takes statistics."""
     if x.shape[0] == 1:
         raise ValueError(
             "a batch of one sample has no batch statistics: use at least two samples in training mode "
@@ -159,10 +168,10 @@ def check_sides(x: Tensor, min_size: int, name: str) -> None:
         )
 
 
-def check_image(x: Tensor, in_chans: int, min_size: int, training: bool) -> None:
-    """Check a batch of images: as :func:`check_map`, and at least ``min_size`` pixels a side."""
+def check_image(x: Tensor, in_chans: int, min_size: int, statistics: bool) -> None:
+    """Check a batch of images: as :func:`check_map`, at least ``min_size`` pixels a side, enough for statistics."""
     check_map(x, in_chans, "image")
     check_sides(x, min_size, "image")
-    if training and x.shape[2] <= 32 and x.shape[3] <= 32:
+    if statistics and x.shape[2] <= 32 and x.shape[3] <= 32:
         # The stride-32 map is a single pixel, so that batch norm has one value per sample.
         check_batch(x)

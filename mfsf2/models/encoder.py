@@ -8,7 +8,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_dtype, check_image, check_integer, check_rate
+from ..layers.checks import check_dtype, check_image, check_integer, check_rate, takes_statistics
 from ..layers.dct import FrequencyPairs
 from ..layers.fusion import FusionStage, MultiFreqMultiScaleFusion
 from ..layers.pooling import resize_bilinear, upsample_to
@@ -159,12 +159,13 @@ class MFSF2Encoder(nn.Module):
             transformer_x: another image for the transformer branch, of a size of its own; None for the same image.
             num_stages: how many stages; None for all.
         """
-        check_image(x, self.in_chans, self.min_size, self.training)
+        statistics = self.training and takes_statistics(self)
+        check_image(x, self.in_chans, self.min_size, statistics)
         check_dtype(x, self, "image")
         if transformer_x is None:
             transformer_x = x
         else:
-            check_image(transformer_x, self.in_chans, self.min_size, self.training)
+            check_image(transformer_x, self.in_chans, self.min_size, statistics)
             check_dtype(transformer_x, self, "image")
         n = num_stages or self.num_stages
         cnn_maps = _maps(self.cnn, x, self.cnn_levels[:n])

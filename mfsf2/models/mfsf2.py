@@ -308,8 +308,8 @@ class MFSF2(nn.Module):
         head = getattr(self, name)
         if head is None:
             kind, argument = ("classes", "num_classes") if name == "head" else ("masks", "mask_classes")
-            if self.is_pruned:
-                raise error(f"this network is pruned, its head of {kind} is gone: build the network anew")
+            if self.is_pruned and name == "mask_head" and self.architecture.endswith("seg"):
+                raise error("this network is pruned, its head of masks is gone: build the network anew")
             raise error(f"this network has no head of {kind} ({name}): build it with {argument}")
         return head
 
