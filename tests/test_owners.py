@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import mfsf2
-from mfsf2.layers import ConcatConv2d
+from mfsf2.layers import ConcatConv2d, SplitConv2d
 
 TASKS = ["cls", "seg", "clsseg", "rcm_cls", "rcm_seg", "rcm_clsseg"]
 BACKBONES = ("encoder.cnn", "encoder.transformer")
@@ -40,7 +40,8 @@ def flat(outputs: Any) -> Tensor:
 
 def convolutions(model: Any) -> dict[str, nn.Module]:
     """Every convolution of the fusion."""
-    found = {n: m for n, m in model.encoder.fusion.named_modules() if isinstance(m, (nn.Conv2d, ConcatConv2d))}
+    kinds = (nn.Conv2d, ConcatConv2d, SplitConv2d)
+    found = {n: m for n, m in model.encoder.fusion.named_modules() if isinstance(m, kinds)}
     # Of each of four stages two to align, three to gate; four adapters and four of the pyramid.
     assert len(found) == 4 * 5 + 4 + 4
     return found
@@ -185,7 +186,18 @@ def test_the_convolution_of_a_concatenation() -> None:
     torch.testing.assert_close(conv(a, b, s), plain(torch.cat([s * a, (1 - s) * b], 1)), rtol=0, atol=1e-12)
 
 
+def test_the_convolution_of_a_split() -> None:
+    torch.manual_seed(3)
+    conv = SplitConv2d(8, 12, 5, groups=4, dtype=torch.float64)
+    torch.manual_seed(3)
+    plain = nn.Conv2d(8, 12, 5, groups=4, padding=2, bias=False, dtype=torch.float64)
+    assert torch.equal(conv.weight, plain.weight) and conv.state_dict().keys() == plain.state_dict().keys()
+    x = torch.randn(2, 8, 6, 7, dtype=torch.float64)
+    assert torch.equal(conv(x), plain(x))
+    torch.testing.assert_close(conv(x, padding=0), plain(x)[:, :, 2:-2, 2:-2], rtol=0, atol=1e-12)
+
+
 def test_a_padded_map_is_the_map() -> None:
     psa = mfsf2.PyramidSplitAttention(16, 64, dtype=torch.float64)
     x = torch.randn(2, 16, 5, 9, dtype=torch.float64)
-    torch.testing.assert_close(psa(nn.functional.pad(x, [4] * 4), padded=True), psa(x), rtol=0, atol=0)
+    torch.testing.assert_close(psa(nn.functional.pad(x, [4] * 4), padded=True), psa(x), rtol=0, atol=1e-12)

@@ -4,7 +4,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_batch, check_dtype, check_integer, check_map, check_rate, takes_statistics
+from ..layers.checks import check_batch, check_dtypes, check_integer, check_map, check_rate, takes_statistics
 from ..layers.pooling import GlobalPool
 
 __all__ = ["ClassificationHead"]
@@ -132,7 +132,7 @@ class ClassificationHead(nn.Module):
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         check_map(x, self.in_features, "features")
-        check_dtype(x, self, "features")
+        check_dtypes(self, features=x)
         if not self.global_pool.kind:
             return x
         self.check_batch(x)

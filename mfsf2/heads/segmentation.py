@@ -7,7 +7,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_dtype, check_integer, check_pixels, check_pyramid, check_rate, takes_statistics
+from ..layers.checks import check_dtypes, check_integer, check_pixels, check_pyramid, check_rate, takes_statistics
 from ..layers.conv import ConvBnAct
 from ..layers.reverse_attention import ReverseAttention
 
@@ -96,7 +96,7 @@ class SegmentationHead(nn.Module):
 
     def forward(self, maps: list[Tensor], deep: bool = False) -> Tensor | list[Tensor]:
         check_pyramid(maps, self.in_chans, "maps")
-        check_dtype(maps, self, "maps")
+        check_dtypes(self, maps=maps)
         if self.training and takes_statistics(self):
             check_pixels(maps)
         logits = [self.coarse(self.drop(self.bottleneck(maps[-1])))]

@@ -2,7 +2,7 @@
 
 from .align import DualBranchAlign
 from .axial import AxialAttention
-from .conv import ConcatConv2d, ConvBnAct
+from .conv import ConcatConv2d, ConvBnAct, SplitConv2d
 from .dct import ALLOWED_NUM_FREQUENCIES, FREQUENCY_TABLES, dct_basis, dct_filter_bank, dct_frequencies
 from .fusion import CrossBranchGate, FusionStage, MultiFreqMultiScaleFusion
 from .mffe import MFFE
@@ -27,6 +27,7 @@ __all__ = [
     "PyramidSplitAttention",
     "ReverseAttention",
     "SliceStem",
+    "SplitConv2d",
     "TwoModalityStem",
     "adaptive_avg_pool",
     "adaptive_pool_matrix",

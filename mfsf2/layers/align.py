@@ -4,7 +4,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from .checks import check_dtype, check_map, check_same
+from .checks import check_dtypes, check_map, check_same
 from .conv import ConvBnAct
 from .pooling import resize_bilinear
 
@@ -54,8 +54,7 @@ class DualBranchAlign(nn.Module):
 
     def forward(self, cnn_map: Tensor, transformer_map: Tensor) -> tuple[Tensor, Tensor]:
         check_map(cnn_map, self.cnn_chans, "cnn_map")
-        check_dtype(cnn_map, self, "cnn_map")
         check_map(transformer_map, self.transformer_chans, "transformer_map")
-        check_dtype(transformer_map, self, "transformer_map")
+        check_dtypes(self, cnn_map=cnn_map, transformer_map=transformer_map)
         check_same(cnn_map, transformer_map, "cnn_map and transformer_map", same_grid=False)
         return self.cnn(resize_bilinear(cnn_map, transformer_map)), self.transformer(transformer_map)

@@ -5,7 +5,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_dtype, check_map, check_reduction
+from .checks import check_dtypes, check_map, check_reduction
 
 __all__ = ["AxialAttention"]
 
@@ -88,5 +88,5 @@ class AxialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_map(x, self.channels, "x")
-        check_dtype(x, self, "x")
+        check_dtypes(self, x=x)
         return self.rows(self.columns(x))

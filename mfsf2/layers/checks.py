@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "check_batch",
-    "check_dtype",
+    "check_dtypes",
     "check_form",
     "check_image",
     "check_integer",
@@ -68,27 +68,29 @@ def check_form(x: Tensor, shape: str, name: str) -> None:
         raise TypeError(f"{name} must be floating point, got {x.dtype}: convert it, e.g. x.float(){scale}")
 
 
-def check_dtype(x: Tensor | Sequence[Tensor], module: nn.Module, name: str) -> None:
-    """Check that a tensor, or each of a list, has the dtype of a module's weights, or that autocast sees to it.
+def check_dtypes(module: nn.Module, **inputs: Tensor | Sequence[Tensor] | None) -> None:
+    """Check that tensors, by name, have the dtype of a module's weights, or that autocast sees to it.
 
     The weights' values are not read. Symbolic tracing, which knows no dtypes, passes.
     """
-    if isinstance(x, torch.fx.Proxy):
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            for name, x in inputs.items():
+                _check_dtype(x, parameter.dtype, name)
+            return
+
+
+def _check_dtype(x: Tensor | Sequence[Tensor] | None, dtype: torch.dtype, name: str) -> None:
+    if x is None or isinstance(x, torch.fx.Proxy):
         return
     if not isinstance(x, Tensor):
         for i, entry in enumerate(x):
-            check_dtype(entry, module, f"{name}[{i}]")
-        return
-    for parameter in module.parameters():
-        if not parameter.is_floating_point():
-            continue
-        if x.dtype != parameter.dtype and not _autocasts(x, parameter.dtype):
-            autocast = "" if x.dtype == torch.float64 else ", or run both under torch.autocast"
-            raise TypeError(
-                f"{name} is {x.dtype} and the weights are {parameter.dtype}: convert one of them, e.g. "
-                f"x.to({parameter.dtype}){autocast}"
-            )
-        return
+            _check_dtype(entry, dtype, f"{name}[{i}]")
+    elif x.dtype != dtype and not _autocasts(x, dtype):
+        autocast = "" if x.dtype == torch.float64 else ", or run both under torch.autocast"
+        raise TypeError(
+            f"{name} is {x.dtype} and the weights are {dtype}: convert one of them, e.g. x.to({dtype}){autocast}"
+        )
 
 
 def _autocasts(x: Tensor, dtype: torch.dtype) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ConcatConv2d", "ConcatConvBnAct", "ConvBnAct"]
+__all__ = ["ConcatConv2d", "ConcatConvBnAct", "ConvBnAct", "SplitConv2d"]
 
 
 class ConvBnAct(nn.Module):
@@ -54,7 +54,7 @@ class ConcatConv2d(nn.Module):
         out_chans: output channels.
 
     Attributes:
-        weight: ``(out_chans, 2 * in_chans, 1, 1)``, as that of the ``nn.Conv2d`` of the concatenation; so is its start.
+        weight: ``(out_chans, 2 * in_chans, 1, 1)``, drawn as that of the ``nn.Conv2d`` of the concatenation is.
         bias: ``(out_chans,)``.
 
     Shape: two maps ``(B, in_chans, H, W)``, optionally ``s`` ``(B, 1, H, W)``, to ``(B, out_chans, H, W)``.
@@ -92,6 +92,51 @@ class ConcatConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"2 * {self.in_chans}, {self.out_chans}"
+
+
+class SplitConv2d(nn.Module):
+    """Convolution without bias whose padding is given at each call: one split of pyramid split attention.
+
+    Args:
+        in_chans: input channels.
+        out_chans: output channels.
+        kernel_size: odd kernel size.
+        groups: groups of channels.
+
+    Attributes:
+        weight: ``(out_chans, in_chans // groups, kernel_size, kernel_size)``, drawn as that of ``nn.Conv2d`` is.
+
+    Shape: ``(B, in_chans, H, W)`` to ``(B, out_chans, H, W)`` with "same" padding, the default; without padding to
+    ``(B, out_chans, H - kernel_size + 1, W - kernel_size + 1)``.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        kernel_size: int,
+        groups: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.groups = groups
+        size = (out_chans, in_chans // groups, kernel_size, kernel_size)
+        self.weight = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw a new weight, as ``nn.Conv2d`` does."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, x: Tensor, padding: int | None = None) -> Tensor:
+        padding = self.kernel_size // 2 if padding is None else padding
+        return F.conv2d(x, self.weight, padding=padding, groups=self.groups)
+
+    def extra_repr(self) -> str:
+        out_chans, of_group = self.weight.shape[:2]
+        return f"{of_group * self.groups}, {out_chans}, kernel_size={self.kernel_size}, groups={self.groups}"
 
 
 class ConcatConvBnAct(nn.Module):

@@ -8,7 +8,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from .align import DualBranchAlign
-from .checks import check_dtype, check_map, check_pyramid, check_same
+from .checks import check_dtypes, check_map, check_pyramid, check_same
 from .conv import ConcatConvBnAct
 from .dct import FrequencyPairs
 from .mffe import MFFE
@@ -56,9 +56,8 @@ class CrossBranchGate(nn.Module):
 
     def forward(self, r: Tensor, p: Tensor) -> Tensor:
         check_map(r, self.channels, "r")
-        check_dtype(r, self, "r")
         check_map(p, self.channels, "p")
-        check_dtype(p, self, "p")
+        check_dtypes(self, r=r, p=p)
         check_same(r, p, "r and p")
         return self.fuse(r, p, self.weight(r, p))
 
@@ -168,9 +167,8 @@ class MultiFreqMultiScaleFusion(nn.Module):
     def fuse(self, cnn_maps: list[Tensor], transformer_maps: list[Tensor]) -> list[Tensor]:
         """The fused maps F_1..F_n alone, without the pyramid."""
         check_pyramid(cnn_maps, self.cnn_chans, "cnn_maps")
-        check_dtype(cnn_maps, self, "cnn_maps")
         check_pyramid(transformer_maps, self.transformer_chans, "transformer_maps")
-        check_dtype(transformer_maps, self, "transformer_maps")
+        check_dtypes(self, cnn_maps=cnn_maps, transformer_maps=transformer_maps)
         # zip follows the lists: symbolic tracing sees lists of known length, the check above has compared it.
         return [stage(r, p) for stage, r, p in zip(self.stages, cnn_maps, transformer_maps)]
 

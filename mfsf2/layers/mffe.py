@@ -6,7 +6,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from .checks import check_dtype, check_map, check_reduction
+from .checks import check_dtypes, check_map, check_reduction
 from .dct import FrequencyPairs, dct_filter_bank, dct_frequencies
 from .pooling import adaptive_avg_pool
 
@@ -90,7 +90,7 @@ class MFFE(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Gate before the sigmoid, shape ``(B, C)``."""
         check_map(x, self.channels, "x")
-        check_dtype(x, self, "x")
+        check_dtypes(self, x=x)
         if self.bank.is_meta:
             # Weights may have come without load_state_dict, as accelerate's loaders set them one by one.
             self.init_non_persistent_buffers()

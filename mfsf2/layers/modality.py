@@ -5,7 +5,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_dtype, check_form, check_integer, check_map, check_rate
+from .checks import check_dtypes, check_form, check_integer, check_map, check_rate
 from .pooling import upsample_to
 
 __all__ = ["SliceStem", "TwoModalityStem"]
@@ -91,7 +91,7 @@ class SliceStem(nn.Module):
 
     def forward(self, stack: Tensor) -> Tensor:
         check_stack(stack, self.num_slices, self.in_chans)
-        check_dtype(stack, self, "stack")
+        check_dtypes(self, stack=stack)
         slices = stack.expand(-1, -1, self.in_chans, -1, -1).flatten(1, 2)
         return F.conv2d(slices, self.weight, self.bias, padding=1)
 
@@ -280,9 +280,7 @@ class TwoModalityStem(nn.Module):
         """
         slices = self.slices
         check_modalities(image, stack, image_mask, stack_mask, slices.out_chans, slices.num_slices, slices.in_chans)
-        for x, name in ((image, "image"), (stack, "stack")):
-            if x is not None:
-                check_dtype(x, self, name)
+        check_dtypes(self, image=image, stack=stack)
         if stack is None:
             return image, image  # type: ignore[return-value]  # both missing is refused above
         if image is None:

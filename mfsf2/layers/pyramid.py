@@ -10,8 +10,8 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_dtype, check_map, check_pyramid
-from .conv import ConvBnAct
+from .checks import check_dtypes, check_map, check_pyramid
+from .conv import ConvBnAct, SplitConv2d
 from .pooling import adaptive_avg_pool, adaptive_pool_matrix, window_mean_matrix
 
 __all__ = ["MultiScalePyramid", "PyramidSplitAttention"]
@@ -88,8 +88,7 @@ class PyramidSplitAttention(nn.Module):
                 )
         self.in_chans = in_chans
         self.convs = nn.ModuleList(
-            nn.Conv2d(in_chans, split, k, groups=g, bias=False, device=device, dtype=dtype)
-            for k, g in zip(kernel_sizes, groups)
+            SplitConv2d(in_chans, split, k, g, device=device, dtype=dtype) for k, g in zip(kernel_sizes, groups)
         )
         self.fc = nn.Linear(split, split, bias=False, device=device, dtype=dtype)
         self.max_kernel_size = max(kernel_sizes)
@@ -108,10 +107,12 @@ class PyramidSplitAttention(nn.Module):
             padded: whether ``x`` has a margin of ``max_kernel_size // 2`` on each side already, which the output lacks.
         """
         check_map(x, self.in_chans, "x")
-        check_dtype(x, self, "x")
-        if not padded:
-            x = F.pad(x, [self.max_kernel_size // 2] * 4)
-        maps = [conv(F.pad(x, [-margin] * 4) if margin else x) for conv, margin in zip(self.convs, self._margins)]
+        check_dtypes(self, x=x)
+        if padded:
+            crops = [F.pad(x, [-margin] * 4) if margin else x for margin in self._margins]
+            maps = [conv(crop, padding=0) for conv, crop in zip(self.convs, crops)]
+        else:
+            maps = [conv(x) for conv in self.convs]
         attention = self._attention([y.mean((2, 3)) for y in maps]).unsqueeze(3).unsqueeze(4)
         return torch.cat([attention[:, i] * maps[i] for i in reversed(range(len(maps)))], dim=1)
 
@@ -172,7 +173,7 @@ class MultiScalePyramid(nn.Module):
 
     def forward(self, maps: list[Tensor], pooled: bool = False) -> Tensor:
         check_pyramid(maps, self.in_chans, "maps")
-        check_dtype(maps, self, "maps")
+        check_dtypes(self, maps=maps)
         adapted = [adapt(x) for adapt, x in zip(self.adapters, maps)]
         if not pooled:
             return self.psa(torch.cat([adaptive_avg_pool(x, self.size) for x in adapted], dim=1))

@@ -7,7 +7,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from .axial import AxialAttention
-from .checks import check_dtype, check_form, check_integer, check_map, check_reduction, check_same
+from .checks import check_dtypes, check_form, check_integer, check_map, check_reduction, check_same
 from .conv import ConvBnAct
 from .pooling import upsample_to
 
@@ -94,9 +94,8 @@ class ReverseAttention(nn.Module):
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
         """Finer logits on the grid of the map ``x``, for coarser ``logits`` on a grid of their own."""
         check_map(x, self.in_chans, "x")
-        check_dtype(x, self, "x")
         check_map(logits, self.num_classes, "logits")
-        check_dtype(logits, self, "logits")
+        check_dtypes(self, x=x, logits=logits)
         check_same(x, logits, "x and logits", same_grid=False)
         coarse = upsample_to(logits, x)
         hidden = self.axial(x) * (1 - foreground_probability(coarse))

@@ -8,7 +8,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_dtype, check_image, check_integer, check_rate, takes_statistics
+from ..layers.checks import check_dtypes, check_image, check_integer, check_rate, takes_statistics
 from ..layers.dct import FrequencyPairs
 from ..layers.fusion import FusionStage, MultiFreqMultiScaleFusion
 from ..layers.pooling import resize_bilinear, upsample_to
@@ -160,13 +160,10 @@ class MFSF2Encoder(nn.Module):
             num_stages: how many stages; None for all.
         """
         statistics = self.training and takes_statistics(self)
-        check_image(x, self.in_chans, self.min_size, statistics)
-        check_dtype(x, self, "image")
-        if transformer_x is None:
-            transformer_x = x
-        else:
-            check_image(transformer_x, self.in_chans, self.min_size, statistics)
-            check_dtype(transformer_x, self, "image")
+        for image in (x,) if transformer_x is None else (x, transformer_x):
+            check_image(image, self.in_chans, self.min_size, statistics)
+            check_dtypes(self, image=image)
+        transformer_x = x if transformer_x is None else transformer_x
         n = num_stages or self.num_stages
         cnn_maps = _maps(self.cnn, x, self.cnn_levels[:n])
         return cnn_maps, _maps(self.transformer, transformer_x, self.transformer_levels[:n])

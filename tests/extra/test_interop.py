@@ -19,7 +19,7 @@ from transformers import AutoModelForImageClassification
 
 import mfsf2
 import mfsf2.timm_models
-from mfsf2.layers import ConcatConv2d
+from mfsf2.layers import ConcatConv2d, SplitConv2d
 
 TASKS = ["cls", "seg", "clsseg", "rcm_cls", "rcm_seg", "rcm_clsseg"]
 CPU = torch.device("cpu")
@@ -97,7 +97,7 @@ def test_lora(task: str) -> None:
     plain = flat(model(*inputs)).detach()
     names = adaptable(model)
     assert {"encoder.fusion.stages.0.mffe_cnn.fc1", "encoder.fusion.stages.0.gate.attn_out"} < set(names)
-    assert {"encoder.fusion.pyramid.psa.fc", "encoder.fusion.pyramid.psa.convs.0"} < set(names)
+    assert {"encoder.fusion.pyramid.psa.fc", "encoder.fusion.pyramid.adapters.0.conv"} < set(names)
     config = peft.LoraConfig(r=4, target_modules=names, init_lora_weights=False)
     adapted = peft.get_peft_model(model, config)
     parameters = {name: p for name, p in adapted.named_parameters() if "lora_" in name}
@@ -115,9 +115,9 @@ def test_lora(task: str) -> None:
     assert (after - before).abs().max() <= 1e-5 * max(1.0, before.abs().max().item())
 
 
-@pytest.mark.parametrize("name", [r".*gate\.(attn|fuse)\.conv", r".*stem\.slices"])
+@pytest.mark.parametrize("name", [r".*gate\.(attn|fuse)\.conv", r".*psa\.convs\.\d", r".*stem\.slices"])
 def test_lora_is_refused_by_type_elsewhere(name: str) -> None:
-    with pytest.raises(ValueError, match=r"Target module (ConcatConv2d|SliceStem)\(.* is not supported"):
+    with pytest.raises(ValueError, match=r"Target module (ConcatConv2d|SplitConv2d|SliceStem)\(.* is not supported"):
         peft.get_peft_model(build("rcm_cls"), peft.LoraConfig(r=4, target_modules=name))
 
 
@@ -149,7 +149,7 @@ def test_captum_layer_grad_cam(task: str) -> None:
         assert attributions.abs().sum() > 0
 
 
-CONVOLUTIONS = (nn.Conv2d, ConcatConv2d, mfsf2.SliceStem)
+CONVOLUTIONS = (nn.Conv2d, ConcatConv2d, SplitConv2d, mfsf2.SliceStem)
 
 
 def hook_flops(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
