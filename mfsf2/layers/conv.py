@@ -120,6 +120,8 @@ class SplitConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.in_chans = in_chans
+        self.out_chans = out_chans
         self.kernel_size = kernel_size
         self.groups = groups
         size = (out_chans, in_chans // groups, kernel_size, kernel_size)
@@ -135,8 +137,7 @@ class SplitConv2d(nn.Module):
         return F.conv2d(x, self.weight, padding=padding, groups=self.groups)
 
     def extra_repr(self) -> str:
-        out_chans, of_group = self.weight.shape[:2]
-        return f"{of_group * self.groups}, {out_chans}, kernel_size={self.kernel_size}, groups={self.groups}"
+        return f"{self.in_chans}, {self.out_chans}, kernel_size={self.kernel_size}, groups={self.groups}"
 
 
 class ConcatConvBnAct(nn.Module):
