@@ -97,7 +97,9 @@ def test_gates_are_those_of_the_formula(networks: dict[str, Path]) -> None:
         cnn_maps, transformer_maps = network.encoder(x)
         r, p = stage.align(cnn_maps[1], transformer_maps[1])
         both = torch.cat([stage.mffe_cnn(r), stage.mffe_transformer(p)], 1)
-        expected = stage.gate.attn_out(stage.gate.attn(both)).sigmoid()[0, 0]
+        attn = stage.gate.attn
+        hidden = attn.bn(torch.nn.functional.conv2d(both, attn.conv.weight, attn.conv.bias)).relu()
+        expected = stage.gate.attn_out(hidden).sigmoid()[0, 0]
     torch.testing.assert_close(gates[1], expected)
     assert not any(stage.gate._forward_pre_hooks for stage in network.encoder.fusion.stages)
 
