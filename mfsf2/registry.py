@@ -218,7 +218,7 @@ def _find_variant(architecture: str) -> Variant:
 
 
 def _network_args(architecture: str, variant: Variant, given: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of :func:`create_model` as the network's class has them; one that it has not is refused."""
+    """Rename arguments of :func:`create_model` to those of the network's class; unknown ones are refused."""
     names = variant.argument_names
     for name in given:
         if name in names:
@@ -226,7 +226,11 @@ def _network_args(architecture: str, variant: Variant, given: dict[str, Any]) ->
         near = difflib.get_close_matches(name, sorted(names), n=3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         if name == "mask_classes":
-            hint = ": num_classes are the channels of its masks" if variant.has_masks else ": no masks"
+            hint = (
+                ": num_classes are the channels of its masks"
+                if variant.has_masks
+                else ": no masks, which *_clsseg have"
+            )
         raise TypeError(f"{architecture} has no argument {name!r}{hint}")
     if not variant.has_classes:
         # Under the names that the user gave them.

@@ -57,7 +57,7 @@ class SegmenterContract(MaskContract):
         check_missing_head(
             model,
             self.inputs(self.image()),
-            "no head of classes (head): build it with num_classes",
+            "no head of classes (head): use a network named *_clsseg, or MFSF2",
             properties=("head_hidden_size", "global_pool"),
             methods=("forward_logits", "forward_head"),
         )
@@ -132,7 +132,7 @@ class TestTinyClassifier(ClassifierContract):
         check_missing_head(
             model,
             self.inputs(self.image()),
-            "no head of masks (mask_head): build it with mask_classes",
+            "no head of masks (mask_head): use a network named *_clsseg, or MFSF2(mask_classes=...)",
             properties=("mask_classes",),
             methods=("forward_masks", "forward_deep"),
         )
@@ -179,6 +179,20 @@ def test_a_network_needs_a_head() -> None:
     for kind in (mfsf2.MFSF2, mfsf2.MFSF2TwoModality):
         with pytest.raises(ValueError, match="num_classes and mask_classes are both None"):
             kind(num_classes=None, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("heads", "argument"),
+    [
+        ((None, 1), dict(drop_rate=0.5)),
+        ((None, 1), dict(global_pool="max")),
+        ((None, 1), dict(head_hidden_size=8)),
+        ((7, None), dict(mask_drop_rate=0.5)),
+    ],
+)
+def test_arguments_of_a_missing_head(heads: tuple[int | None, int | None], argument: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(argument))}.*: give {'mask' if heads[0] else 'num'}_classes"):
+        mfsf2.MFSF2(*heads, **argument, device="meta")
 
 
 def test_unknown_attributes_are_named_as_ever() -> None:

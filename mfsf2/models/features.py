@@ -15,7 +15,7 @@ __all__ = ["FeatureNetwork"]
 def refuse_second_modality(*inputs: Input) -> None:
     """Refuse inputs that a network of one image does not have."""
     if any(x is not None for x in inputs):
-        raise TypeError("this network takes an image alone: stack, image_mask and stack_mask are for networks of two")
+        raise TypeError("this network takes an image alone: stack and masks are for networks of two modalities")
 
 
 # Symbolic tracing does not know which inputs will be given.

@@ -22,11 +22,11 @@ LABEL_KEYS = ("label_names", "label_descriptions", "temperature")
 class MFSF2(nn.Module):
     """MFSF2-NET: an encoder and two optional heads, one of classes (``head``) and one of masks (``mask_head``).
 
-    With the default arguments the classification network that its authors publish. The head of masks is a
+    The default arguments give the classification network that its authors publish. The head of masks is a
     reconstruction, see :class:`SegmentationHead`. Checkpoints of a network of both heads load into networks of either.
 
-    ``num_classes``, ``get_classifier`` and ``reset_classifier`` are about the head of classes or, in a network without
-    one, about the head of masks.
+    ``num_classes``, ``get_classifier`` and ``reset_classifier`` refer to the head of classes or, in a network without
+    one, to the head of masks.
 
     Args:
         num_classes: number of classes; 0 for the head's hidden features ``(B, 1024)`` in place of logits; None for no
@@ -54,11 +54,11 @@ class MFSF2(nn.Module):
     what is left of the head of classes or, without one, to the last fused map.
 
     Raises:
-        ValueError: no head at all, no mask channels, unknown or unsuitable backbones, an image of wrong rank, channels
-            or size, an empty batch, a batch of one in training mode; a method of a head that is not there.
+        ValueError: no head at all, no mask channels, arguments or a method of a missing head, unknown or unsuitable
+            backbones, an image of wrong rank, channels or size, an empty batch, too few values for batch statistics.
         TypeError: unknown argument, an image that is not floating point.
-        AttributeError: a property of a head that is not there: ``global_pool`` and ``head_hidden_size`` without
-            ``head``, ``mask_classes`` without ``mask_head``.
+        AttributeError: a property of a missing head: ``global_pool`` and ``head_hidden_size`` of ``head``,
+            ``mask_classes`` of ``mask_head``.
     """
 
     family: ClassVar[str] = "mfsf2"
@@ -79,6 +79,10 @@ class MFSF2(nn.Module):
     ) -> None:
         if num_classes is None and mask_classes is None:
             raise ValueError("num_classes and mask_classes are both None: give at least one, or use MFSF2Encoder")
+        if num_classes is None and (global_pool, drop_rate, head_hidden_size) != ("avg", 0.3, 1024):
+            raise ValueError("global_pool, drop_rate and head_hidden_size are of the head of classes: give num_classes")
+        if mask_classes is None and mask_drop_rate:
+            raise ValueError(f"mask_drop_rate={mask_drop_rate} is of the head of masks: give mask_classes")
         if head_hidden_size is not None:
             check_integer(head_hidden_size, "head_hidden_size")
         if mask_classes is not None:
@@ -94,17 +98,17 @@ class MFSF2(nn.Module):
         ]
         self.head: ClassificationHead | None = None
         self.mask_head: SegmentationHead | None = None
-        features = encoder.num_features
         if num_classes is not None:
-            self.head = ClassificationHead(features, num_classes, head_hidden_size, global_pool, drop_rate, **dd)
+            self.head = ClassificationHead(
+                encoder.num_features, num_classes, head_hidden_size, global_pool, drop_rate, **dd
+            )
         if mask_classes is not None:
-            in_maps = [*[channels] * stages, features]
+            in_maps = [*[channels] * stages, encoder.num_features]
             self.mask_head = SegmentationHead(in_maps, mask_classes, drop_rate=mask_drop_rate, **dd)
         # Like num_classes, that of the first head.
         self.drop_rate = mask_drop_rate if num_classes is None else drop_rate
         self.mask_drop_rate = mask_drop_rate
-        tasks = ("cls" if self.head is not None else "") + ("seg" if self.mask_head is not None else "")
-        self.architecture = f"{self.family}_{tasks}"
+        self.architecture = f"{self.family}_{'cls' * (num_classes is not None)}{'seg' * (mask_classes is not None)}"
 
     def __getattr__(self, name: str) -> Any:
         # Asked last, also after a property has raised an AttributeError, whose message torch's own would hide.
@@ -310,7 +314,8 @@ class MFSF2(nn.Module):
             kind, argument = ("classes", "num_classes") if name == "head" else ("masks", "mask_classes")
             if self.is_pruned and name == "mask_head" and self.architecture.endswith("seg"):
                 raise error("this network is pruned, its head of masks is gone: build the network anew")
-            raise error(f"this network has no head of {kind} ({name}): build it with {argument}")
+            both = f"use a network named *_clsseg, or {type(self).__name__}({argument}=...)"
+            raise error(f"this network has no head of {kind} ({name}): {both}")
         return head
 
     def _forget_labels(self) -> None:

@@ -136,7 +136,7 @@ class MFSF2TwoModality(MFSF2):
     def forward_deep(
         self, image: Input = None, stack: Input = None, image_mask: Input = None, stack_mask: Input = None
     ) -> Outputs:
-        """As :meth:`MFSF2.forward_deep`."""
+        """As :meth:`MFSF2.forward_deep`; strides count from the stack where it is given."""
         return outputs.predict_deep(self, self._images(image, stack, image_mask, stack_mask))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

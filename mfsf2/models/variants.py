@@ -51,8 +51,7 @@ class Variant:
     def argument_names(self) -> dict[str, str]:
         """The arguments that :func:`create_model` takes for it, each with its name in the class.
 
-        Those of a head that it has not are left out. ``num_classes`` and ``drop_rate`` are the first head's, as
-        ``num_classes`` and ``drop_rate`` of the network are.
+        Arguments of a missing head are left out. ``num_classes`` and ``drop_rate`` are those of the first head.
         """
         classes = (MFSF2Encoder, MFSF2, self.network)
         names = {name: name for cls in classes for name in signature(cls).parameters if not name.endswith("_args")}
