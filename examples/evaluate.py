@@ -200,7 +200,7 @@ def write(
 
 
 def write_predictions(path: Path, predictions: list[Prediction], records: Sequence[Record], names: list[str]) -> None:
-    """A line an image: label and probabilities, Dice and IoU, what there is of them."""
+    """One row per image: label and probabilities, Dice and IoU, where available."""
     with_classes, with_masks = bool(predictions[0].logits), predictions[0].dice is not None
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,4 +1,17 @@
-"""MFSF2-NET: a CNN and a transformer branch, fused across frequencies and scales, for medical images."""
+"""MFSF2-NET: a CNN and a transformer branch, fused across frequencies and scales, for medical images.
+
+- ``layers``: building blocks, tensors in, tensors out.
+- ``heads``: task heads.
+- ``models``: backbones, encoder, whole models, and the table of the named ones (``variants``).
+- ``registry``: ``create_model`` and the lists of names.
+- ``weights``: read, load, save and convert weights; the weights in the package.
+- ``deploy``: batch-norm folding, export, ONNX.
+- ``timm_models``: registers models with timm.
+
+Notation: r_1..r_4 are the maps of the CNN and p_1..p_4 those of the transformer, at strides 4, 8, 16 and 32. F_1..F_4
+are the fused maps, and P is the output of the pyramid. C, A and O are the channels of F_i, of the pyramid's adapters and
+of P. G is the height and width of the grid of the DCT filters, and K their number.
+"""
 
 from .heads import ClassificationHead, SegmentationHead
 from .layers import (

@@ -1,4 +1,4 @@
-"""Take a trained network elsewhere: fold its batch norms, export it with dynamic sizes, write ONNX."""
+"""Deployment: fold batch norms, export with dynamic sizes, write ONNX."""
 
 import copy
 import os
@@ -11,39 +11,35 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from .layers.checks import check_integer
-from .layers.conv import ConcatConv2d, ConcatConvBnAct, ConvBnAct
+from .layers.conv import ConcatConv2d, ConcatConvNormAct, ConvNormAct
 
 __all__ = ["MIN_EXPORT_SIZE", "MIN_EXPORT_TORCH", "export_onnx", "export_program", "fold_batch_norm"]
 
 MIN_EXPORT_SIZE = 61
-"""Smallest height and width, in pixels, of an exported network with a PVTv2 branch.
+"""Minimum height and width, in pixels, for an exported model with a PVTv2 branch.
 
-Its first stage reduces the map by 8; up to 60 pixels one position is left, a size that programs with dynamic shapes
-treat as a case of its own.
+Its first stage reduces the map by 8. Up to 60 pixels, a single position is left, and programs with dynamic shapes treat
+size 1 as a special case.
 """
 
 MIN_EXPORT_TORCH = (2, 13)
-"""Release of torch from which max pooling exports with heights and widths of any parity."""
+"""The first release of torch that exports max pooling for both even and odd sizes."""
 
-_Network = TypeVar("_Network", bound=nn.Module)
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
-def fold_batch_norm(model: _Network) -> _Network:
-    """Copy of a network with every batch norm folded into the convolution or linear layer before it.
+def fold_batch_norm(model: _Model) -> _Model:
+    """Copy a model with every batch norm folded into the convolution or linear layer before it.
 
-    The copy computes the same in evaluation mode, with fewer operations. It is for inference only.
+    The copy gives the same outputs with fewer operations. It is for inference only.
 
     Raises:
-        ValueError: the network is in training mode.
-        TypeError: no network.
+        ValueError: the model is in training mode.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{type(model).__name__} is no network: give a torch.nn.Module in evaluation mode")
     _check_eval(model)
     folded = copy.deepcopy(model)
     modules = dict(folded.named_modules())
-    units = (ConvBnAct, ConcatConvBnAct)
+    units = (ConvNormAct, ConcatConvNormAct)
     pairs = {(f"{name}.conv", f"{name}.bn") for name, module in modules.items() if isinstance(module, units)}
     for node in torch.fx.symbolic_trace(folded).graph.nodes:
         before = node.args[0] if node.op == "call_module" and node.args else None
@@ -65,23 +61,22 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
     """``torch.export`` with dynamic batch, height and width.
 
     Args:
-        model: a network of this library in evaluation mode, or what ``features_only`` returns. Of a network of two
-            modalities the program takes both, ``(image, stack)``, each with a height and width of its own.
-        min_size: smallest height and width that the program is to take; it refuses smaller images. Networks of other
-            backbones may need another value, which the error of ``torch.export`` then names.
+        model: a model of this library in evaluation mode, also with ``features_only``. With two modalities, the program
+            takes both, ``(image, stack)``, each with its own height and width.
+        min_size: minimum height and width; the program rejects smaller images. Models with other backbones may need
+            another value, which the error of ``torch.export`` names.
 
     Raises:
-        ValueError: the network is in training mode, or ``min_size`` is less than 1.
-        TypeError: a model of another library, or a ``min_size`` that is no integer.
-        RuntimeError: torch is older than 2.13, which ties the sizes to the example's parity.
+        ValueError: the model is in training mode.
+        TypeError: a model of another library.
+        RuntimeError: torch is older than 2.13, which fixes the parity of the sizes to that of the example.
     """
     if not callable(getattr(model, "example_inputs", None)):
-        raise TypeError(f"{type(model).__name__} is no network of this library: use torch.export.export on it")
+        raise TypeError(f"{type(model).__name__} is not a model of this library: use torch.export.export instead")
     _check_eval(model)
-    check_integer(min_size, "min_size")
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH:
         needed = ".".join(map(str, MIN_EXPORT_TORCH))
-        raise RuntimeError(f"export with dynamic sizes needs torch {needed} or later, installed is {torch.__version__}")
+        raise RuntimeError(f"export with dynamic sizes needs torch {needed} or later; {torch.__version__} is installed")
     inputs: dict[str, Tensor] = model.example_inputs()  # type: ignore[operator]
     batch = Dim("batch", min=1)
     sizes = tuple(
@@ -93,18 +88,17 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
 
 
 def export_onnx(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
-    """Write an exported program as ONNX; batch, height and width stay dynamic. The extra ``mfsf2[onnx]`` is needed.
+    """Write an exported program as ONNX, with dynamic batch, height and width. It needs the extra ``mfsf2[onnx]``.
 
-    Its inputs are called ``image`` and, of a network of two modalities, ``stack``; its output is called ``output``, or
-    by the names of the network's named tuple (``logits``, ``masks``). ONNX runtimes do not check sizes: keep to the
-    program's minimum.
+    The inputs are called ``image`` and, with two modalities, ``stack``. The output is called ``output``; a model with
+    two heads has ``logits`` and ``masks``. ONNX runtimes do not check sizes, so do not go below the program's minimum.
 
     Raises:
         ImportError: the extra is not installed.
-        TypeError: no exported program, for example the network itself.
+        TypeError: not an exported program, for example the model itself.
     """
     if not isinstance(program, ExportedProgram):
-        raise TypeError(f"program is a {type(program).__name__}: give what export_program(model) returns")
+        raise TypeError(f"program is a {type(program).__name__}: pass the result of export_program(model)")
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -134,4 +128,4 @@ def _names(program: ExportedProgram) -> tuple[list[str], list[str]]:
 
 def _check_eval(model: nn.Module) -> None:
     if model.training:
-        raise ValueError("the network is in training mode: call model.eval() first")
+        raise ValueError("the model is in training mode: call model.eval() first")

@@ -1,48 +1,45 @@
-"""Networks by name."""
+"""Create models by name, and list them."""
 
 import difflib
 import fnmatch
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from .heads.segmentation import check_mask_classes
-from .layers.checks import check_rate
-from .models.encoder import check_indices
+from .layers.checks import check_integer
+from .models.encoder import resolve_indices
 from .models.mfsf2 import LABEL_KEYS, MFSF2
 from .models.variants import BACKBONES_TAG, VARIANTS, Variant
 from .weights.bundled import bundled_cfg, is_bundled, read_bundled
 from .weights.load import load_weights
 from .weights.read import read_state_dict
-from .weights.source import read_saved_network
+from .weights.source import read_saved_model
 
-__all__ = ["build_network", "create_model", "list_models", "list_pretrained", "pretrained_cfg", "saved_cfg"]
+__all__ = ["build_model", "create_model", "list_models", "list_pretrained", "pretrained_cfg", "saved_cfg"]
 
 _SCHEMES = ("local-dir", "hf-hub")
 
-# What a pretrained configuration says of the images that a network wants.
-_PREPARATION_KEYS = ("input_size", "pool_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+# The entries of a pretrained configuration for preprocessing.
+_PREPROCESSING_KEYS = ("input_size", "pool_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 
 
 def list_models(filter: str | Sequence[str] = "*") -> list[str]:
-    """Names of the networks, those that match a wildcard pattern, or one of several.
+    """Names of all models, or of those that match a wildcard pattern, or one of several.
 
     Example:
         >>> list_models("*tiny_rcm*")
         ['mfsf2_tiny_rcm_cls', 'mfsf2_tiny_rcm_clsseg', 'mfsf2_tiny_rcm_seg']
     """
-    patterns = [filter] if isinstance(filter, str) or not isinstance(filter, Iterable) else list(filter)
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f"filter={filter!r} must be a pattern such as '*tiny*', or a list of patterns")
+    patterns = [filter] if isinstance(filter, str) else filter
     return sorted(name for name in VARIANTS if any(fnmatch.fnmatch(name, pattern) for pattern in patterns))
 
 
 def list_pretrained(filter: str | Sequence[str] = "*") -> list[str]:
-    """Names with pretrained tags, ``"NAME.TAG"``, of the networks that match.
+    """Names with pretrained tags, ``"NAME.TAG"``, of all models or of those that match.
 
     Example:
         >>> list_pretrained("mfsf2_cls")
@@ -62,28 +59,28 @@ def create_model(
     cache_dir: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build a network by its name.
+    """Create a model by name.
 
     Args:
-        name: a name of :func:`list_models`; one of :func:`list_pretrained` to choose a tag; ``"local-dir:FOLDER"`` for
-            what :func:`save_pretrained` wrote; ``"hf-hub:OWNER/NAME"`` for such a folder on the Hub. The last two
-            always load their weights.
-        pretrained: load the weights of the tag, the first one where ``name`` has none. Those of ``ham10000`` come with
-            the package; ``in1k_backbones`` takes both branches from the Hub.
-        num_classes: number of classes, of ``*_seg`` the masks' channels; 0 for no classifier. None takes the network's
-            or the folder's.
+        name: a name of :func:`list_models`, or of :func:`list_pretrained` to choose a tag; ``"local-dir:FOLDER"`` for a
+            folder written by :func:`save_pretrained`; ``"hf-hub:OWNER/NAME"`` for such a folder on the Hub. The last
+            two always load their weights.
+        pretrained: load the weights of the tag; without a tag in ``name``, of the first one. The weights of
+            ``ham10000`` come with the package; ``in1k_backbones`` loads both branches from the Hub.
+        num_classes: number of classes, or of mask channels for ``*_seg``; 0 for no classifier. None for the default of
+            the model or the folder.
         in_chans: channels of the image.
-        features_only: return the fused maps F_1..F_4 in place of a prediction, through timm's feature wrapper.
-        out_indices: which of them, positions from 0, or the last n; all by default. Only with ``features_only``.
+        features_only: return the fused maps F_1..F_4 instead of a prediction, through timm's feature wrapper.
+        out_indices: which of them, by position from 0, or the last n; all by default. Only with ``features_only``.
         checkpoint_path: load this file, see :func:`load_checkpoint`; not together with pretrained weights.
-        cache_dir: where files from the Hub are kept.
-        **kwargs: arguments of the network, see :class:`MFSF2` and, of ``*_rcm_*``, :class:`MFSF2TwoModality`; those of
-            ``*_seg`` are without the head of classes, and ``drop_rate`` is the head of masks'. None leaves an argument
-            at its default.
+        cache_dir: where to keep files from the Hub.
+        **kwargs: arguments of the model, see :class:`MFSF2` and, for ``*_rcm_*``, :class:`MFSF2TwoModality`. Models
+            named ``*_seg`` have no classification head, and their ``drop_rate`` belongs to the segmentation head. None
+            means the default.
 
     Raises:
-        ValueError: unknown name, tag or backbone, arguments that exclude each other, weights that do not fit.
-        TypeError: an argument that the network does not have.
+        ValueError: an unknown name, tag or backbone, arguments that exclude each other, or weights that do not fit.
+        TypeError: an argument that the model does not have.
         FileNotFoundError: no such folder or file.
 
     Example:
@@ -97,27 +94,27 @@ def create_model(
     if not isinstance(name, str):
         raise TypeError(f"name={name!r} must be a string: one of list_models(), local-dir:FOLDER or hf-hub:OWNER/NAME")
     if out_indices is not None and not features_only:
-        raise ValueError(f"out_indices={out_indices} chooses feature maps: it needs features_only=True")
+        raise ValueError(f"out_indices={out_indices} needs features_only=True")
     kwargs.update(num_classes=num_classes, in_chans=in_chans)
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
     scheme, colon, location = name.partition(":")
     weights: Path | None = None
     if colon:
         if scheme not in _SCHEMES or not location:
-            raise ValueError(f"{name!r} names no source: use local-dir:FOLDER, hf-hub:OWNER/NAME, or a plain name")
-        saved = read_saved_network(scheme, location, cache_dir)
+            raise ValueError(f"unknown source {name!r}: use local-dir:FOLDER, hf-hub:OWNER/NAME, or a plain name")
+        saved = read_saved_model(scheme, location, cache_dir)
         architecture, weights = saved.architecture, saved.weights
         cfg = saved_cfg(architecture, saved.cfg)
         kwargs = {"num_classes": cfg["num_classes"], **saved.args, **kwargs}
     else:
-        # The dots of a path are no tag: the error names it whole.
+        # A dot in a path does not start a tag: the error shows the whole path.
         architecture, _, tag = (name, "", "") if "/" in name else name.partition(".")
         cfg = pretrained_cfg(architecture, tag, pretrained)
     if checkpoint_path is not None and (pretrained or weights):
         raise ValueError(f"checkpoint_path={str(checkpoint_path)!r} and pretrained weights exclude each other")
     if pretrained and weights is None and cfg.get("file"):
         weights = Path(cfg["file"])
-    return build_network(
+    return build_model(
         architecture,
         cfg,
         weights=weights or (Path(checkpoint_path) if checkpoint_path is not None else None),
@@ -130,18 +127,18 @@ def create_model(
 
 
 def saved_cfg(architecture: str, cfg: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a saved network, completed where it is silent."""
+    """The configuration of a saved model, with the architecture's entries for those that are missing."""
     return {**_find_variant(architecture).cfg, **cfg, "architecture": architecture}
 
 
 def pretrained_cfg(architecture: str, tag: str = "", pretrained: bool = True) -> dict[str, Any]:
-    """The configuration of a network's tag, the first one for ``""``, in timm's form.
+    """The configuration of a model's tag, by default the first one, in timm's form.
 
-    Without ``pretrained``, what is true of the tag's weights alone is left out, as are names of classes; a tag that is
-    named still says how images are to be prepared, as weights that were trained from it want them.
+    Without ``pretrained``, it has no metadata of the weights and no class names. An explicit tag still sets the
+    preprocessing, so that fine-tuned weights get matching preprocessing.
 
     Raises:
-        ValueError: unknown network or tag.
+        ValueError: an unknown model or tag.
     """
     variant = _find_variant(architecture)
     named = bool(tag)
@@ -153,7 +150,7 @@ def pretrained_cfg(architecture: str, tag: str = "", pretrained: bool = True) ->
         of_weights = bundled_cfg(tag)
         cfg |= of_weights if variant.has_classes else _without_labels(of_weights)
     elif named:
-        cfg |= {key: value for key, value in bundled_cfg(tag).items() if key in _PREPARATION_KEYS}
+        cfg |= {key: value for key, value in bundled_cfg(tag).items() if key in _PREPROCESSING_KEYS}
     return cfg
 
 
@@ -161,7 +158,7 @@ def _without_labels(cfg: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in cfg.items() if key not in LABEL_KEYS}
 
 
-def build_network(
+def build_model(
     architecture: str,
     cfg: dict[str, Any],
     weights: Path | None = None,
@@ -171,27 +168,27 @@ def build_network(
     cache_dir: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build a network, load weights, wrap it for features: what this library's and timm's ``create_model`` share.
+    """Build a model, load weights, wrap it for features: the common part of this library's and timm's ``create_model``.
 
     Args:
-        architecture: name of the network.
+        architecture: name of the model.
         cfg: its pretrained configuration; becomes ``model.pretrained_cfg``.
         weights: file to load.
-        weights_classes: how many classes it must have; None where nothing says.
-        pretrained: start both branches from ImageNet, with a warning that names what is untrained; so does the
-            network's argument ``pretrained_backbones``.
-        out_indices: wrap for these feature maps; None for the network itself.
-        cache_dir: where files from the Hub are kept.
-        **kwargs: arguments of the network.
+        weights_classes: the number of classes that the file must have; None if unknown.
+        pretrained: load ImageNet weights into both branches, with a warning that names the untrained parts; the model's
+            argument ``pretrained_backbones`` does the same.
+        out_indices: positions of the fused maps to return; None for the model itself.
+        cache_dir: where to keep files from the Hub.
+        **kwargs: arguments of the model.
     """
     variant = _find_variant(architecture)
-    kwargs = _network_args(architecture, variant, kwargs)
+    kwargs = _model_args(architecture, variant, kwargs)
     if weights is not None and kwargs.get("pretrained_backbones"):
         raise ValueError(f"pretrained_backbones=True and the weights of {str(weights)!r} exclude each other")
     if pretrained or kwargs.get("pretrained_backbones"):
         pretrained = True
         kwargs.update(pretrained_backbones=True, cache_dir=cache_dir)
-    model = variant.network(**{**variant.args, **kwargs})
+    model = variant.model_cls(**{**variant.args, **kwargs})
     if pretrained:
         _warn_untrained(architecture, variant, model)
     if model.num_classes != cfg["num_classes"]:
@@ -203,7 +200,7 @@ def build_network(
 
 
 def _read_weights(model: MFSF2, path: Path) -> dict[str, Tensor]:
-    """The tensors of a file: of one that comes with the package, those that the network has a place for."""
+    """The tensors of a file; of a file in the package, without those of heads that the model lacks."""
     if not is_bundled(path):
         return read_state_dict(path)
     return read_bundled(path, [name for name, head in model.heads.items() if head is None])
@@ -212,13 +209,13 @@ def _read_weights(model: MFSF2, path: Path) -> dict[str, Tensor]:
 def _find_variant(architecture: str) -> Variant:
     if architecture not in VARIANTS:
         near = difflib.get_close_matches(architecture, VARIANTS, n=3, cutoff=0.0)
-        hint = "; for a folder write local-dir:FOLDER, for the Hub hf-hub:OWNER/NAME" if "/" in architecture else ""
-        raise ValueError(f"unknown network {architecture!r}; nearest: {', '.join(near)}. list_models() names all{hint}")
+        hint = "; for a folder use local-dir:FOLDER, for the Hub hf-hub:OWNER/NAME" if "/" in architecture else ""
+        raise ValueError(f"unknown model {architecture!r}; nearest: {', '.join(near)}. list_models() lists all{hint}")
     return VARIANTS[architecture]
 
 
-def _network_args(architecture: str, variant: Variant, given: dict[str, Any]) -> dict[str, Any]:
-    """Rename arguments of :func:`create_model` to those of the network's class; unknown ones are refused."""
+def _model_args(architecture: str, variant: Variant, given: dict[str, Any]) -> dict[str, Any]:
+    """Rename arguments of :func:`create_model` to those of the model's class, and reject unknown ones."""
     names = variant.argument_names
     for name in given:
         if name in names:
@@ -227,15 +224,14 @@ def _network_args(architecture: str, variant: Variant, given: dict[str, Any]) ->
         hint = f"; nearest: {', '.join(near)}" if near else ""
         if name == "mask_classes":
             hint = (
-                ": num_classes are the channels of its masks"
+                ": num_classes is the number of its mask channels"
                 if variant.has_masks
-                else ": no masks, which *_clsseg have"
+                else ": it has no masks; use a model named *_clsseg"
             )
         raise TypeError(f"{architecture} has no argument {name!r}{hint}")
     if not variant.has_classes:
-        # Under the names that the user gave them.
-        check_mask_classes(given.get("num_classes", 1))
-        check_rate(given.get("drop_rate", 0.0), "drop_rate")
+        # Here, and not in the class, an error has the name that the user gave.
+        check_integer(given.get("num_classes", 1), "num_classes", note=" (mask channels)")
     return {names[name]: value for name, value in given.items()}
 
 
@@ -243,27 +239,26 @@ def _warn_untrained(architecture: str, variant: Variant, model: MFSF2) -> None:
     heads = [name for name, head in model.heads.items() if head is not None]
     trained = ", ".join(f"{architecture}.{tag}" for tag in variant.trained_tags) or "none yet"
     warnings.warn(
-        f"{architecture}.{BACKBONES_TAG}: only the two branches (encoder.cnn, encoder.transformer) are trained, on "
-        f"ImageNet; {' and '.join(['encoder.fusion', *heads])} are untrained, so predictions mean nothing before you "
-        "train them. "
-        f"Tags trained throughout: {trained}",
+        f"{architecture}.{BACKBONES_TAG}: only the two branches (encoder.cnn, encoder.transformer) are pretrained, on "
+        f"ImageNet; {' and '.join(['encoder.fusion', *heads])} are untrained, so predictions are meaningless until you "
+        f"train the model. Fully trained tags: {trained}",
         UserWarning,
         stacklevel=4,
     )
 
 
 def _set_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:
-    """Attach the configuration under both names that timm's tools read."""
+    """Attach the configuration under both names that timm reads."""
     model.pretrained_cfg = cfg  # type: ignore[assignment]
     model.default_cfg = cfg  # type: ignore[assignment]
 
 
 def _wrap_features(model: MFSF2, out_indices: Sequence[int] | int) -> nn.Module:
-    """timm's wrapper around ``forward_intermediates``; what the maps do not need is pruned."""
-    from .models.features import FeatureNetwork
+    """timm's wrapper around ``forward_intermediates``, which prunes everything that the maps do not need."""
+    from .models.features import FeatureModel
 
-    check_indices(out_indices, model.encoder.num_stages, "out_indices")
     cfg = model.pretrained_cfg
-    wrapped = FeatureNetwork(model, out_indices=out_indices if isinstance(out_indices, int) else tuple(out_indices))
+    take = resolve_indices(out_indices, model.encoder.num_stages, "out_indices")
+    wrapped = FeatureModel(model, out_indices=tuple(take))
     _set_cfg(wrapped, {key: value for key, value in cfg.items() if key not in ("num_classes", "classifier")})
     return wrapped

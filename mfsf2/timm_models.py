@@ -1,6 +1,7 @@
-"""Registers the networks of one image and its classes (``*_cls``) with timm.
+"""Registers the one-modality classification models (``*_cls``) with timm.
 
-After ``import mfsf2.timm_models``, ``timm.create_model("mfsf2_cls")`` builds what :func:`mfsf2.create_model` does.
+After ``import mfsf2.timm_models``, ``timm.create_model("mfsf2_cls")`` creates the same model as
+:func:`mfsf2.create_model`.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch import nn
 
 from .models.two_modality import MFSF2TwoModality
 from .models.variants import VARIANTS
-from .registry import build_network, pretrained_cfg, saved_cfg
+from .registry import build_model, pretrained_cfg, saved_cfg
 from .weights.source import weights_file
 
 __all__: list[str] = []
@@ -22,7 +23,7 @@ _CFG_FIELDS = {field.name for field in fields(PretrainedCfg)}
 _NAMES = [
     name
     for name, variant in VARIANTS.items()
-    if not variant.has_masks and not issubclass(variant.network, MFSF2TwoModality)
+    if not variant.has_masks and not issubclass(variant.model_cls, MFSF2TwoModality)
 ]
 
 default_cfgs = generate_default_cfgs(
@@ -35,7 +36,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:
-    """timm's entry point for one network."""
+    """timm's entry point for one model."""
 
     def build(
         pretrained: bool = False,
@@ -45,12 +46,12 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         **kwargs: Any,
     ) -> nn.Module:
         cfg = _resolve_cfg(name, pretrained_cfg, pretrained_cfg_overlay or {}, pretrained)
-        # timm passes on how a saved folder was built; `kwargs` already holds it, with the caller's changes.
+        # timm passes on a saved folder's arguments; `kwargs` already has them, with the caller's changes.
         kwargs.pop("pretrained_model_args", None)
         kwargs.setdefault("num_classes", cfg["num_classes"])
         has_file = bool(cfg.get("file") or cfg.get("hf_hub_id"))
         weights = weights_file(cfg, cache_dir) if pretrained and has_file else None
-        return build_network(
+        return build_model(
             name,
             cfg,
             weights=weights,
@@ -69,9 +70,9 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
 def _resolve_cfg(
     name: str, cfg: str | dict[str, Any] | PretrainedCfg | None, overlay: dict[str, Any], pretrained: bool
 ) -> dict[str, Any]:
-    """Configuration for what timm hands over: nothing, a tag, or the configuration of a saved folder."""
+    """The configuration for what timm passes on: nothing, a tag, or the configuration of a saved folder."""
     if cfg is None or isinstance(cfg, str):
-        # Of weights from elsewhere, nothing is true that the tag says of its own.
+        # External weights do not inherit the tag's metadata.
         elsewhere = overlay.keys() & {"file", "hf_hub_id"}
         resolved = pretrained_cfg(name, cfg or "", pretrained and not elsewhere)
     else:
@@ -80,12 +81,12 @@ def _resolve_cfg(
 
 
 def _out_indices(kwargs: dict[str, Any]) -> Any:
-    """Take timm's arguments for feature extraction out of ``kwargs``; None where the network itself is wanted."""
+    """Remove timm's arguments for feature extraction from ``kwargs``; None for the model itself."""
     features_only = kwargs.pop("features_only", False)
     feature_cls = kwargs.pop("feature_cls", "getter")
     out_indices = kwargs.pop("out_indices", 4)
     if feature_cls not in ("getter", FeatureGetterNet):
-        raise ValueError(f"feature_cls={feature_cls!r} is not offered: the fused maps come through 'getter'")
+        raise ValueError(f"feature_cls={feature_cls!r} is not supported: the fused maps come through 'getter'")
     return out_indices if features_only else None
 
 

@@ -10,6 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+# One thread for each of pytest-xdist's workers, which share the cores; torch reads it when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _folder = tempfile.TemporaryDirectory(prefix="mfsf2-hub-", ignore_cleanup_errors=True)  # removed at exit
 _root = Path(_folder.name)

@@ -1,57 +1,72 @@
-"""Arguments that cannot be meant: every error names the argument as the user knows it."""
+"""Arguments that cannot be meant: the errors name them as the user knows them, or are torch's own."""
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from micro import TASKS, build
 
 import mfsf2
-from mfsf2.deploy import export_onnx, export_program, fold_batch_norm
+from mfsf2.deploy import export_onnx, export_program
 from mfsf2.layers import foreground_probability
 
 
 @pytest.mark.parametrize(
     ("task", "name", "value", "error", "message"),
     [
-        ("cls", "num_classes", True, TypeError, "=True must be an integer"),
-        ("seg", "num_classes", True, TypeError, "=True must be an integer"),
-        ("clsseg", "mask_classes", True, TypeError, "=True must be an integer"),
-        ("cls", "in_chans", True, TypeError, "=True must be an integer"),
-        ("cls", "head_hidden_size", -4, ValueError, "=-4 must be at least 1"),
-        ("cls", "head_hidden_size", 0, ValueError, "=0 must be at least 1"),
-        ("cls", "head_hidden_size", 1.5, TypeError, r"=1\.5 must be an integer"),
-        ("cls", "channels", -3, ValueError, "=-3 must be at least 1"),
-        ("seg", "out_chans", "64", TypeError, "='64' must be an integer"),
-        ("seg", "grid_size", 7.0, TypeError, r"=7\.0 must be an integer"),
-        ("cls", "cnn", 5, TypeError, "=5 must be the name of a timm model"),
-        ("cls", "transformer", nn.Identity, TypeError, "=.* must be the name of a timm model"),
-        ("cls", "drop_rate", 2, ValueError, "=2 must be from 0 to 1"),
-        ("seg", "drop_rate", "a", TypeError, "='a' must be a number from 0 to 1"),
-        ("clsseg", "mask_drop_rate", -1, ValueError, "=-1 must be from 0 to 1"),
-        ("cls", "drop_path_rate", "a", TypeError, "='a' must be a number from 0 to below 1"),
-        ("rcm_cls", "modality_drop_rate", "a", TypeError, "='a' must be a number from 0 to 1"),
-        ("rcm_cls", "modality_drop_rate", 1.1, ValueError, r"=1\.1 must be from 0 to 1"),
-        ("rcm_cls", "slice_chans", 1.5, TypeError, r"=1\.5 must be an integer"),
-        ("rcm_cls", "slice_chans", -1, ValueError, "=-1 must be at least 1"),
-        ("rcm_cls", "num_slices", True, TypeError, "=True must be an integer"),
-        ("cls", "dtype", "float32", TypeError, "='float32' must be a floating-point dtype of torch"),
-        ("cls", "dtype", torch.int64, TypeError, r"=torch\.int64 must be a floating-point dtype of torch"),
+        ("cls", "num_classes", True, TypeError, "^num_classes=True must be an integer"),
+        ("seg", "num_classes", True, TypeError, "^num_classes=True must be an integer"),
+        ("seg", "num_classes", 0, ValueError, "^num_classes=0 must be at least 1"),
+        ("clsseg", "mask_classes", True, TypeError, "^mask_classes=True must be an integer"),
+        ("clsseg", "mask_classes", 0, ValueError, "^mask_classes=0 must be at least 1"),
+        ("cls", "in_chans", True, TypeError, "^in_chans=True must be an integer"),
+        ("cls", "in_chans", 0, ValueError, "^in_chans=0 must be at least 1"),
+        ("cls", "channels", -3, ValueError, "^channels=-3 must be at least 1"),
+        ("seg", "out_chans", "64", TypeError, "^out_chans='64' must be an integer"),
+        ("cls", "reduction", 0, ValueError, "reduction=0"),
+        ("cls", "drop_path_rate", 1, ValueError, "^drop_path_rate=1 must be"),
+        ("rcm_cls", "modality_drop_rate", 1.1, ValueError, r"^modality_drop_rate=1\.1 must be"),
+        ("rcm_cls", "num_slices", 0, ValueError, "^num_slices=0 must be at least 1"),
+        ("rcm_cls", "num_slices", 2.0, TypeError, r"^num_slices=2\.0 must be an integer"),
+        # torch's own errors: what matters is that there is one.
+        ("cls", "head_hidden_size", -4, RuntimeError, ""),
+        ("cls", "head_hidden_size", 1.5, TypeError, ""),
+        ("seg", "grid_size", 7.0, TypeError, ""),
+        ("cls", "drop_rate", 2, ValueError, "between 0 and 1"),
+        ("seg", "drop_rate", 2, ValueError, "between 0 and 1"),
+        ("clsseg", "mask_drop_rate", -1, ValueError, "between 0 and 1"),
+        ("cls", "drop_rate", "a", TypeError, ""),
+        ("cls", "drop_path_rate", "a", TypeError, ""),
+        ("rcm_cls", "modality_drop_rate", "a", TypeError, ""),
+        ("cls", "dtype", "float32", TypeError, ""),
+        ("cls", "dtype", torch.int64, RuntimeError, ""),
     ],
 )
-def test_networks(task: str, name: str, value: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=f"^{name}{message}"):
-        mfsf2.create_model(f"mfsf2_tiny_{task}", **{"device": "meta", name: value})
+def test_models(task: str, name: str, value: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message or None):
+        build(task, **{"device": "meta", name: value})
 
 
-def test_slices_that_cannot_stand_in() -> None:
-    with pytest.raises(ValueError, match=r"use modality_drop_rate=0, given was 0\.2"):
-        mfsf2.create_model("mfsf2_tiny_rcm_cls", slice_chans=5, device="meta")
+def test_numpy_numbers(tmp_path: Any) -> None:
+    numbers = dict(channels=np.int64(32), grid_size=np.int32(8), frequencies=[(np.int64(0), np.int64(1))])
+    model = build("clsseg", num_classes=np.int64(3), mask_classes=np.int8(2), drop_rate=np.float32(0.25), **numbers)
+    x = torch.randn(2, 3, 64, 64)
+    logits, masks = model(x)
+    assert logits.shape == (2, 3) and masks.shape == (2, 2, 64, 64)
+    mfsf2.save_pretrained(model, tmp_path)
+    loaded: Any = mfsf2.create_model(f"local-dir:{tmp_path}").eval()
+    assert torch.equal(loaded(x).masks, masks) and loaded.model_args["channels"] == 32
+    model.reset_classifier(np.int64(5))
+    assert model(x).logits.shape == (2, 5)
+    assert mfsf2.SegmentationHead(list(np.array([16, 8])), np.int64(2)).num_classes == 2
+    assert model.prune_intermediate_layers([np.int64(1)]) == [1]
+    assert len(build(features_only=True, out_indices=np.int64(2))(x)) == 2
 
 
-@pytest.mark.parametrize("task", ["cls", "seg", "clsseg", "rcm_cls", "rcm_seg", "rcm_clsseg"])
+@pytest.mark.parametrize("task", TASKS)
 def test_reset_classifier(task: str) -> None:
-    model: Any = mfsf2.create_model(f"mfsf2_tiny_{task}", device="meta")
+    model = build(task, device="meta")
     before = model.num_classes
     for value in (True, 1.5, None):
         with pytest.raises(TypeError, match=f"num_classes={value} must be an integer"):
@@ -59,69 +74,41 @@ def test_reset_classifier(task: str) -> None:
     assert model.num_classes == before
 
 
-@pytest.mark.parametrize("name", ["in_chans", "num_classes", "hidden_chans", "axial_reduction"])
-def test_reverse_attention(name: str) -> None:
-    arguments: dict[str, Any] = dict(in_chans=16, num_classes=1)
+def test_reverse_attention() -> None:
     for value in (0, -1):
-        with pytest.raises(ValueError, match=f"^{name}={value} must be at least 1"):
-            mfsf2.ReverseAttention(**{**arguments, name: value})
-    for value in (1.5, None, True):
-        with pytest.raises(TypeError, match=f"^{name}={value} must be an integer"):
-            mfsf2.ReverseAttention(**{**arguments, name: value})
-    with pytest.raises(ValueError, match="in_chans=4 with axial_reduction=8 leaves no query channel"):
+        with pytest.raises(ValueError, match=f"^num_classes={value} must be at least 1"):
+            mfsf2.ReverseAttention(16, value)
+    with pytest.raises(TypeError, match=r"^num_classes=1\.5 must be an integer"):
+        mfsf2.ReverseAttention(16, 1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="channels=4 with reduction=8"):
         mfsf2.ReverseAttention(4, 1)
     with pytest.raises(ValueError, match="num_classes=0 must be at least 1"):
-        mfsf2.ReverseAttention(**arguments).reset(0)
+        mfsf2.ReverseAttention(16, 1).reset(0)
 
 
-def test_segmentation_head() -> None:
-    for value in (None, 5, [True], {16}):
-        with pytest.raises(TypeError, match=r"in_chans=.* must be a list of integers"):
-            mfsf2.SegmentationHead(value)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"hidden_chans=1\.5 must be an integer"):
-        mfsf2.SegmentationHead([16], hidden_chans=1.5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="drop_rate=2 must be from 0 to 1"):
-        mfsf2.SegmentationHead([16], drop_rate=2)
-
-
-def test_classification_head() -> None:
-    for value in (0, -4):
-        with pytest.raises(
-            ValueError, match=f"hidden_features={value} must be at least 1, or None for no hidden layer"
-        ):
-            mfsf2.ClassificationHead(16, 3, hidden_features=value)
-
-
-@pytest.mark.parametrize("name", ["channels", "reduction"])
 @pytest.mark.parametrize("block", [mfsf2.AxialAttention, mfsf2.MFFE])
-def test_reductions(block: Any, name: str) -> None:
+def test_reductions(block: Any) -> None:
+    for channels, reduction in ((16, 0), (16, -1), (0, 1), (4, 8)):
+        with pytest.raises(ValueError, match=f"^channels={channels} with reduction={reduction}"):
+            block(channels, reduction)
     for value in (None, 2.0, "16"):
-        with pytest.raises(TypeError, match=f"^{name}={value!r} must be an integer"):
-            block(**{"channels": 16, name: value})
-    with pytest.raises(ValueError, match=f"^{name}=0 must be at least 1"):
-        block(**{"channels": 16, name: 0})
+        with pytest.raises(TypeError):
+            block(16, value)
 
 
 def test_foreground_probability() -> None:
     for logits in (torch.randn(1, 4, 5), torch.randn(4)):
-        with pytest.raises(ValueError, match=rf"logits must have shape \(B, K, H, W\), got {logits.dim()} dimensions"):
+        with pytest.raises(ValueError, match=r"logits must have shape \(B, K, H, W\)"):
             foreground_probability(logits)
-    for wrong in (torch.ones(1, 1, 4, 5, dtype=torch.int64), torch.ones(1, 2, 4, 5, dtype=torch.bool)):
-        with pytest.raises(TypeError, match="logits must be floating point"):
+    for wrong in (torch.ones(1, 2, 4, 5, dtype=torch.int64), torch.ones(1, 2, 4, 5, dtype=torch.bool)):
+        with pytest.raises(RuntimeError):
             foreground_probability(wrong)
-    with pytest.raises(TypeError, match="logits must be a tensor"):
-        foreground_probability(None)  # type: ignore[arg-type]
 
 
 def test_deployment(tmp_path: Any) -> None:
-    model: Any = mfsf2.create_model("mfsf2_tiny_cls").eval()
+    model = build()
     for wrong in (model, None):
-        with pytest.raises(TypeError, match=rf"program is a {type(wrong).__name__}: give what export_program\(model\)"):
+        with pytest.raises(TypeError, match=rf"program is a {type(wrong).__name__}: pass the result of export_program"):
             export_onnx(wrong, tmp_path / "model.onnx")
-    for function in (fold_batch_norm, export_program):
-        with pytest.raises(TypeError, match="NoneType is no network"):
-            function(None)
-    with pytest.raises(TypeError, match="min_size='a' must be an integer"):
-        export_program(model, min_size="a")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="min_size=0 must be at least 1"):
-        export_program(model, min_size=0)
+    with pytest.raises(TypeError, match="Linear is not a model of this library"):
+        export_program(torch.nn.Linear(2, 2).eval())

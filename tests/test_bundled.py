@@ -255,16 +255,16 @@ def test_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     content[-1000] ^= 1
     for damaged in (content, content[:1000], b""):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"model\.safetensors is damaged: its SHA-256 is .*install the package"):
+        with pytest.raises(ValueError, match=r"model\.safetensors is damaged: its SHA-256 is .*reinstall the package"):
             mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing: install the package again"):
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing: reinstall the package"):
         mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
     path.with_name("config.json").write_text('{"pretrained_cfg": {"sha')
-    with pytest.raises(ValueError, match=r"config\.json is damaged \(.*install the package again"):
+    with pytest.raises(ValueError, match=r"config\.json is damaged \(.*reinstall the package"):
         mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
     path.with_name("config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"config\.json is missing: install the package again"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing: reinstall the package"):
         mfsf2.create_model("mfsf2_tiny_cls", pretrained=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract import randomize_norms
+from micro import TASKS, build, randomize_norms
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -18,21 +18,31 @@ TOLERANCE = 1e-4
 # 224 and 200 give maps of 7x7, the pooling grid; 65, 71 and 97 are odd; the first is the minimum.
 SIZES = [(1, MIN_EXPORT_SIZE, MIN_EXPORT_SIZE), (2, 224, 224), (3, 65, 71), (1, 200, 97), (2, 130, 250)]
 
-
 OLD_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH
 exports = pytest.mark.skipif(OLD_TORCH, reason=f"torch {torch.__version__} refuses to export, as another test checks")
 
+# A network whose name is a task is micro; one is what people use. Those of one name stay together: they share a program.
+# One network is exported in every run of the tests, the others with the slow ones.
+QUICK = "rcm_cls"
+NAMES = [*TASKS, "mfsf2_tiny_clsseg"]
+CASES = [
+    pytest.param(name, marks=[pytest.mark.xdist_group(name), *([] if name == QUICK else [pytest.mark.compile])])
+    for name in NAMES
+]
 
-NETWORKS = ["mfsf2_tiny_cls", "mfsf2_tiny_seg", "mfsf2_tiny_clsseg", "mfsf2_tiny_rcm_cls", "mfsf2_tiny_rcm_clsseg"]
-OUTPUTS = {name: ["logits", "masks"] for name in NETWORKS if name.endswith("clsseg")}
 
-
-@pytest.fixture(scope="module", params=NETWORKS)
-def model(request: pytest.FixtureRequest) -> Any:
+def network(name: str) -> Any:
+    if name in TASKS:
+        return build(name)
     torch.manual_seed(0)
-    network = mfsf2.create_model(request.param)
-    randomize_norms(network)
-    return network.eval()
+    model = mfsf2.create_model(name).eval()
+    randomize_norms(model)
+    return model
+
+
+@pytest.fixture(scope="module", params=CASES)
+def model(request: pytest.FixtureRequest) -> Any:
+    return network(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -69,55 +79,49 @@ def test_minimum_is_at_most_64() -> None:
 
 def test_compile_to_one_graph(model: Any) -> None:
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    # A second size compiles again, with sizes as variables: slow, so not for each network.
-    once = model.head is None or isinstance(model, mfsf2.MFSF2TwoModality)
-    for size in SIZES[1:2] if once else SIZES[1:3]:
+    # A second size compiles again, with sizes as variables.
+    for size in SIZES[1:3] if model.architecture == "mfsf2_clsseg" else SIZES[1:2]:
         inputs = inputs_of(model, *size)
         assert error(compiled(*inputs), model(*inputs)) <= TOLERANCE
 
 
-# Both tasks contain segmentation alone.
-@pytest.mark.parametrize("model", ["mfsf2_tiny_cls", "mfsf2_tiny_clsseg", "mfsf2_tiny_rcm_cls"], indirect=True)
+@pytest.mark.compile
 def test_compile_training_step(model: Any) -> None:
-    network = copy.deepcopy(model).train()
-    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    trained = copy.deepcopy(model).train()
+    compiled = torch.compile(trained, fullgraph=True, backend="aot_eager")
     total(compiled(*inputs_of(model, 2, 64, 64))).backward()
-    assert all(p.grad is not None for p in network.parameters())
+    assert all(p.grad is not None for p in trained.parameters())
 
 
-def test_old_torch_is_named(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.12.1+cpu")
-    with pytest.raises(RuntimeError, match=r"needs torch 2\.13 or later, installed is 2\.12\.1\+cpu"):
-        export_program(model)
-
-
-def test_network_of_another_library() -> None:
-    with pytest.raises(TypeError, match="Conv2d is no network of this library"):
-        export_program(nn.Conv2d(3, 3, 3).eval())
+    with pytest.raises(RuntimeError, match=r"needs torch 2\.13 or later; 2\.12\.1\+cpu is installed"):
+        export_program(build())
 
 
 @exports
-@pytest.mark.parametrize("size", SIZES)
-def test_exported_program(model: Any, exported: Any, size: tuple[int, int, int]) -> None:
-    inputs = inputs_of(model, *size)
-    assert error(exported(*inputs), model(*inputs)) <= TOLERANCE
+def test_exported_program(model: Any, exported: Any) -> None:
+    for size in SIZES:
+        inputs = inputs_of(model, *size)
+        assert error(exported(*inputs), model(*inputs)) <= TOLERANCE, size
 
 
 @exports
-@pytest.mark.parametrize("size", [(MIN_EXPORT_SIZE - 1, 64), (64, MIN_EXPORT_SIZE - 1)])
-def test_exported_program_refuses_smaller_images(model: Any, exported: Any, size: tuple[int, int]) -> None:
+def test_exported_program_refuses_smaller_images(model: Any, exported: Any) -> None:
     inputs = inputs_of(model, 1, 64, 64)
-    for index, x in enumerate(inputs):
-        smaller = [*inputs[:index], torch.randn(*x.shape[:-2], *size), *inputs[index + 1 :]]
-        with pytest.raises((AssertionError, RuntimeError), match=f">= {MIN_EXPORT_SIZE}"):
-            exported(*smaller)
+    for size in [(MIN_EXPORT_SIZE - 1, 64), (64, MIN_EXPORT_SIZE - 1)]:
+        for index, x in enumerate(inputs):
+            smaller = [*inputs[:index], torch.randn(*x.shape[:-2], *size), *inputs[index + 1 :]]
+            with pytest.raises((AssertionError, RuntimeError), match=f">= {MIN_EXPORT_SIZE}"):
+                exported(*smaller)
 
 
 @exports
-@pytest.mark.parametrize("model", ["mfsf2_tiny_cls", "mfsf2_tiny_clsseg", "mfsf2_tiny_rcm_cls"], indirect=True)
-def test_minimum_is_the_smallest_possible(model: Any) -> None:
+@pytest.mark.compile
+@pytest.mark.parametrize("name", ["cls", "clsseg", "rcm_cls"])
+def test_minimum_is_the_smallest_possible(name: str) -> None:
     with pytest.raises(torch._dynamo.exc.UserError, match=f"min={MIN_EXPORT_SIZE}"):
-        export_program(model, min_size=MIN_EXPORT_SIZE - 1)
+        export_program(network(name), min_size=MIN_EXPORT_SIZE - 1)
 
 
 @exports
@@ -129,7 +133,7 @@ def test_onnx(model: Any, program: ExportedProgram, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     session = onnxruntime.InferenceSession(path)
     names = [node.name for node in session.get_outputs()]
-    assert names == OUTPUTS.get(model.pretrained_cfg["architecture"], ["output"])
+    assert names == (["logits", "masks"] if model.architecture.endswith("clsseg") else ["output"])
     for size in SIZES:
         inputs = inputs_of(model, *size)
         outputs = session.run(None, {name: x.numpy() for name, x in zip(("image", "stack"), inputs)})
@@ -139,23 +143,25 @@ def test_onnx(model: Any, program: ExportedProgram, tmp_path: Path) -> None:
 
 
 @exports
-@pytest.mark.parametrize("name", ["mfsf2_tiny_seg", "mfsf2_tiny_rcm_cls"])
+@pytest.mark.compile
+@pytest.mark.parametrize("name", ["seg", "rcm_cls"])
 def test_features_export(name: str) -> None:
-    features: Any = mfsf2.create_model(name, features_only=True, out_indices=(0, 1)).eval()
+    features = build(name, features_only=True, out_indices=(0, 1))
     exported = export_program(features).module()
     inputs = inputs_of(features.model, 1, 65, 71)
     assert error(exported(*inputs), features(*inputs)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["mfsf2_tiny_cls", "mfsf2_tiny_seg", "mfsf2_tiny_rcm_cls"])
+@pytest.mark.parametrize("name", ["cls", "seg", "rcm_cls"])
 def test_fold_batch_norm_of_features(name: str) -> None:
-    features: Any = mfsf2.create_model(name, features_only=True, out_indices=(0, 2)).eval()
-    randomize_norms(features)
+    features = build(name, features_only=True, out_indices=(0, 2))
     inputs = inputs_of(features.model, 2, 65, 71)
     assert error(fold_batch_norm(features)(*inputs), features(*inputs)) <= 1e-4
 
 
-def test_fold_batch_norm(model: Any) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_fold_batch_norm(name: str) -> None:
+    model = network(name)
     folded = fold_batch_norm(model)
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     assert not [m for m in folded.modules() if isinstance(m, norms)]
@@ -168,11 +174,8 @@ def test_fold_batch_norm(model: Any) -> None:
     assert error(fold_batch_norm(exact)(*inputs), exact(*inputs)) <= 1e-12
 
 
-def test_training_mode_is_refused(model: Any) -> None:
-    model.train()
-    try:
-        for function in (fold_batch_norm, export_program):
-            with pytest.raises(ValueError, match=r"model\.eval\(\)"):
-                function(model)
-    finally:
-        model.eval()
+@pytest.mark.parametrize("name", TASKS)
+def test_training_mode_is_refused(name: str) -> None:
+    for function in (fold_batch_norm, export_program):
+        with pytest.raises(ValueError, match=r"model\.eval\(\)"):
+            function(build(name).train())

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from micro import build
 from torch import Tensor, nn
 
 import mfsf2
@@ -34,8 +35,7 @@ def spoil(model: nn.Module) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def trained() -> Any:
-    torch.manual_seed(0)
-    return mfsf2.create_model("mfsf2_tiny_cls").eval()
+    return build()
 
 
 def test_no_state_dict_holds_them(trained: Any) -> None:
@@ -72,7 +72,7 @@ def test_after_empty_memory(fill: str, way: str) -> None:
 
 
 def test_every_bank_is_found() -> None:
-    model = spoil(mfsf2.create_model("mfsf2_tiny_cls"))
+    model = spoil(build())
     assert reinit_non_persistent_buffers(model) == 8
     assert all(bank.isfinite().all() for bank in banks(model))
 
@@ -80,7 +80,7 @@ def test_every_bank_is_found() -> None:
 @pytest.mark.parametrize("assign", [False, True])
 def test_a_network_from_the_meta_device(trained: Any, assign: bool) -> None:
     with torch.device("meta"):
-        model: Any = mfsf2.create_model("mfsf2_tiny_cls")
+        model = build()
     assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
     if not assign:
         spoil(model.to_empty(device="cpu"))
@@ -92,17 +92,17 @@ def test_a_network_from_the_meta_device(trained: Any, assign: bool) -> None:
 
 def test_assigned_weights_of_another_dtype(trained: Any) -> None:
     with torch.device("meta"):
-        model: Any = mfsf2.create_model("mfsf2_tiny_cls")
+        model = build()
     state = {k: v.double() if v.is_floating_point() else v for k, v in trained.state_dict().items()}
     model.load_state_dict(state, assign=True)
     assert {bank.dtype for bank in banks(model)} == {torch.float64}
     torch.testing.assert_close(model.eval()(X.double()).float(), trained(X), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mfsf2_tiny_cls", "mfsf2_tiny_clsseg"])
+@pytest.mark.parametrize("task", ["cls", "clsseg"])
 @pytest.mark.parametrize("move", ["to", "float", "cpu", "nothing"])
-def test_training_after_an_evaluation_in_inference_mode(name: str, move: str) -> None:
-    model: Any = mfsf2.create_model(name)
+def test_training_after_an_evaluation_in_inference_mode(task: str, move: str) -> None:
+    model = build(task)
     moves = {"to": lambda: model.to("cpu"), "float": model.float, "cpu": model.cpu, "nothing": lambda: model}
     with torch.inference_mode():
         moves[move]().eval()(X)
@@ -112,7 +112,7 @@ def test_training_after_an_evaluation_in_inference_mode(name: str, move: str) ->
 
 
 def test_training_after_loading_in_inference_mode(trained: Any) -> None:
-    model: Any = mfsf2.create_model("mfsf2_tiny_cls")
+    model = build()
     with torch.inference_mode():
         model.load_state_dict(trained.state_dict())
         assert torch.equal(model.eval()(X), trained(X))

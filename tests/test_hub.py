@@ -29,7 +29,7 @@ def backbones(hub: Path) -> dict[str, Any]:
 
 
 def test_backbones_from_imagenet(backbones: dict[str, Any]) -> None:
-    message = r"encoder\.fusion and head are untrained.*trained throughout: mfsf2_tiny_cls\.ham10000"
+    message = r"encoder\.fusion and head are untrained.*Fully trained tags: mfsf2_tiny_cls\.ham10000"
     with pytest.warns(UserWarning, match=message) as caught:
         model: Any = mfsf2.create_model("mfsf2_tiny_cls.in1k_backbones", pretrained=True)
     assert [Path(w.filename).name for w in caught if "untrained" in str(w.message)] == ["test_hub.py"]

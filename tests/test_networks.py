@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from contract import ClassifierContract, MaskContract
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mfsf2
@@ -57,11 +57,11 @@ class SegmenterContract(MaskContract):
         check_missing_head(
             model,
             self.inputs(self.image()),
-            "no head of classes (head): use a network named *_clsseg, or MFSF2",
+            "no classification head (head): use a model named *_clsseg, or MFSF2",
             properties=("head_hidden_size", "global_pool"),
             methods=("forward_logits", "forward_head"),
         )
-        with pytest.raises(ValueError, match=r"no head of classes \(head\)"):
+        with pytest.raises(ValueError, match=r"no classification head \(head\)"):
             copy.deepcopy(model).reset_classifier(1, "avg")
 
 
@@ -125,41 +125,55 @@ class TwoModalityInputs:
         return x, torch.stack([turned, turned.flip(2), 0.5 * turned, -turned], dim=1)
 
 
-class TestTinyClassifier(ClassifierContract):
+class TestClassifier(ClassifierContract):
     name = "mfsf2_tiny_cls"
+
+    def test_identity_in_the_head_s_place(self) -> None:
+        model = self.build()
+        features = model.forward_features(self.image())
+        model.head = nn.Identity()
+        assert torch.equal(model(self.image()), features)
+        assert model.train()(self.image(1)).shape == (1, *features.shape[1:])
 
     def test_the_head_of_masks_is_missing(self, model: Any) -> None:
         check_missing_head(
             model,
             self.inputs(self.image()),
-            "no head of masks (mask_head): use a network named *_clsseg, or MFSF2(mask_classes=...)",
+            "no segmentation head (mask_head): use a model named *_clsseg, or MFSF2(mask_classes=...)",
             properties=("mask_classes",),
             methods=("forward_masks", "forward_deep"),
         )
-        with pytest.raises(ValueError, match=r"no head of masks \(mask_head\)"):
+        with pytest.raises(ValueError, match=r"no segmentation head \(mask_head\)"):
             model.reset_masks(1)
 
 
-class TestTinySegmenter(SegmenterContract):
+class TestSegmenter(SegmenterContract):
     name = "mfsf2_tiny_seg"
 
 
-class TestTinyClassifierSegmenter(BothHeadsContract):
+class TestClassifierSegmenter(BothHeadsContract):
     name = "mfsf2_tiny_clsseg"
 
 
-class TestTinyTwoModalityClassifier(TwoModalityInputs, ClassifierContract):
+class TestTwoModalityClassifier(TwoModalityInputs, ClassifierContract):
     name = "mfsf2_tiny_rcm_cls"
     num_classes = 8
 
 
-class TestTinyTwoModalitySegmenter(TwoModalityInputs, SegmenterContract):
+class TestTwoModalitySegmenter(TwoModalityInputs, SegmenterContract):
     name = "mfsf2_tiny_rcm_seg"
 
 
-class TestTinyTwoModalityClassifierSegmenter(TwoModalityInputs, BothHeadsContract):
+class TestTwoModalityClassifierSegmenter(TwoModalityInputs, BothHeadsContract):
     name = "mfsf2_tiny_rcm_clsseg"
     num_classes = 8
+
+
+class TestTinyClassifierSegmenter(BothHeadsContract):
+    """The one network in a size that people use; it has what all the others have."""
+
+    name = "mfsf2_tiny_clsseg"
+    is_micro = False
 
 
 def check_missing_head(
@@ -191,7 +205,7 @@ def test_a_network_needs_a_head() -> None:
     ],
 )
 def test_arguments_of_a_missing_head(heads: tuple[int | None, int | None], argument: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=rf"{next(iter(argument))}.*: give {'mask' if heads[0] else 'num'}_classes"):
+    with pytest.raises(ValueError, match=rf"{next(iter(argument))}.*: pass {'mask' if heads[0] else 'num'}_classes"):
         mfsf2.MFSF2(*heads, **argument, device="meta")
 
 
@@ -252,13 +266,16 @@ def test_other_backbones(cnn: str, transformer: str) -> None:
 
 
 def test_unknown_backbone() -> None:
+    for wrong in (5, nn.Identity):
+        with pytest.raises(ValueError, match="unknown backbone"):
+            mfsf2.create_model("mfsf2_tiny_cls", transformer=wrong)
     with pytest.raises(ValueError, match=r"unknown backbone 'resnet51'.*nearest: resnet5"):
         mfsf2.create_model("mfsf2_tiny_cls", cnn="resnet51")
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_vit"])
 def test_backbone_without_four_levels(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"'{name}' has maps of strides \[16.*needed are four levels, strides \(4, 8"):
+    with pytest.raises(ValueError, match=rf"'{name}' has maps at strides \[16.*four maps at \(4, 8, 16, 32\)"):
         mfsf2.create_model("mfsf2_tiny_cls", transformer=name, drop_path_rate=0)
 
 

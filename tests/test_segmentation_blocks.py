@@ -15,7 +15,7 @@ def test_attention_is_along_the_right_axis(along_width: bool) -> None:
     """A change at one position reaches its own row, or its own column, and nothing else; the map is not square."""
     torch.manual_seed(0)
     attention = AxisAttention(8, 4, along_width, dtype=torch.float64)
-    attention.factor.data.fill_(1)
+    attention.gamma.data.fill_(1)
     x = torch.randn(1, 8, 5, 7, dtype=torch.float64)
     changed = x.clone()
     changed[0, :, 3, 2] += 1
@@ -29,7 +29,7 @@ def test_attention_is_along_the_right_axis(along_width: bool) -> None:
 def test_attention_is_the_formula(along_width: bool) -> None:
     torch.manual_seed(0)
     attention = AxisAttention(8, 4, along_width, dtype=torch.float64)
-    attention.factor.data.fill_(0.7)
+    attention.gamma.data.fill_(0.7)
     x = torch.randn(2, 8, 3, 4, dtype=torch.float64)
     actual = attention(x)
     q, k, v = attention.query(x), attention.key(x), attention.value(x)
@@ -45,8 +45,8 @@ def test_attention_is_the_formula(along_width: bool) -> None:
 def test_axial_attention_sees_the_whole_map() -> None:
     torch.manual_seed(0)
     attention = mfsf2.AxialAttention(16, dtype=torch.float64)
-    attention.rows.factor.data.fill_(1)
-    attention.columns.factor.data.fill_(1)
+    attention.rows.gamma.data.fill_(1)
+    attention.columns.gamma.data.fill_(1)
     x = torch.randn(1, 16, 5, 7, dtype=torch.float64)
     changed = x.clone()
     changed[0, :, 3, 2] += 1
@@ -128,15 +128,6 @@ def test_head_reset() -> None:
         mfsf2.SegmentationHead([])
     with pytest.raises(ValueError, match="maps holds 1 feature maps, expected 2"):
         head(maps[:1])
-    for wrong in (None, maps[0]):
-        with pytest.raises(TypeError, match="maps must be a list of 2 feature maps, got <class"):
-            head(wrong)
     with pytest.raises(ValueError, match="has 8 channels, expected 16"):
         head([maps[1], maps[1]])
-    for channels in (16, [16.0], "16"):
-        with pytest.raises(TypeError, match="must be a list of integers"):
-            mfsf2.SegmentationHead(channels)  # type: ignore[arg-type]
-    for kwargs in (dict(in_chans=[0]), dict(in_chans=[16], hidden_chans=0)):
-        with pytest.raises(ValueError, match="must be at least 1"):
-            mfsf2.SegmentationHead(**kwargs)
     assert isinstance(mfsf2.SegmentationHead([16], drop_rate=0.2).drop, nn.Dropout2d)

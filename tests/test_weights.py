@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,14 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from contract import randomize_norms
 from golden_data import MODEL_KEYS, draw_state
+from micro import ENCODER, build, sizes_of
 from safetensors.torch import load_file, save_file
 
 import mfsf2
 import mfsf2.timm_models
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-
-
-def build(**kwargs: Any) -> Any:
-    model = mfsf2.create_model("mfsf2_tiny_cls", **kwargs)
-    randomize_norms(model)
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +43,10 @@ def test_folder(folder: Path, model: Any) -> None:
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     config = json.loads((folder / "config.json").read_text())
     assert config["architecture"] == "mfsf2_tiny_cls"
-    assert config["num_classes"] == 7 and config["num_features"] == 896 and config["global_pool"] == "avg"
+    assert config["num_classes"] == 7 and config["num_features"] == 128 and config["global_pool"] == "avg"
     assert config["label_names"] == list("abcdefg")
     assert config["pretrained_cfg"]["input_size"] == [3, 224, 224]
-    assert config["model_args"]["channels"] == 64
+    assert config["model_args"]["channels"] == 16
 
 
 @pytest.mark.parametrize("create", [mfsf2.create_model, lambda n, **kw: timm.create_model(n, pretrained=True, **kw)])
@@ -85,14 +80,12 @@ def test_round_trip_of_other_arguments(tmp_path: Path) -> None:
 
 
 def test_network_that_was_built_directly(tmp_path: Path) -> None:
-    model = mfsf2.MFSF2(
-        num_classes=3, cnn="resnet18", transformer="pvt_v2_b0", channels=32, pyramid_chans=16, out_chans=64
-    ).eval()
+    model = mfsf2.MFSF2(num_classes=3, **ENCODER).eval()
     mfsf2.save_pretrained(model, tmp_path)
     assert torch.equal(mfsf2.create_model(f"local-dir:{tmp_path}").eval()(X), model(X))
 
 
-def test_saved_channels_last_network(model: Any, tmp_path: Path) -> None:
+def test_saved_channels_last_model(model: Any, tmp_path: Path) -> None:
     twin = build().to(memory_format=torch.channels_last)
     twin.load_state_dict(model.state_dict())
     mfsf2.save_pretrained(twin, tmp_path)
@@ -104,7 +97,7 @@ def test_other_number_of_classes(folder: Path, model: Any, caplog: pytest.LogCap
         loaded = mfsf2.create_model(f"local-dir:{folder}", num_classes=3)
     assert same_weights(loaded, model, but=("head.fc.",))
     assert loaded.num_classes == 3 and "label_names" not in loaded.pretrained_cfg
-    assert "7 classes, the network 3" in caplog.text
+    assert "7 classes and the model 3" in caplog.text
     assert "head.fc.weight" in caplog.text and "head.fc.bias" in caplog.text
     caplog.clear()
     assert same_weights(mfsf2.create_model(f"local-dir:{folder}", num_classes=0), model)
@@ -113,7 +106,7 @@ def test_other_number_of_classes(folder: Path, model: Any, caplog: pytest.LogCap
 
 @pytest.mark.parametrize("task", ["cls", "seg", "clsseg", "rcm_cls", "rcm_seg", "rcm_clsseg"])
 def test_names_do_not_outlive_their_classifier(task: str, tmp_path: Path) -> None:
-    model = build_as(task)
+    model = build(task)
     names = [f"class {i}" for i in range(model.num_classes)]
     mfsf2.save_pretrained(model, tmp_path / "named", names)
     loaded: Any = mfsf2.create_model(f"local-dir:{tmp_path / 'named'}")
@@ -135,7 +128,7 @@ def test_checkpoint_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFix
     mfsf2.save_pretrained(bare, tmp_path)
     loaded = mfsf2.create_model(f"local-dir:{tmp_path}", num_classes=5)
     assert same_weights(loaded, bare, but=("head.fc.",))
-    assert "stay untrained" in caplog.text and "head.fc.weight, head.fc.bias" in caplog.text
+    assert "left untrained" in caplog.text and "head.fc.weight, head.fc.bias" in caplog.text
 
 
 @pytest.mark.parametrize("in_chans", [1, 5])
@@ -190,7 +183,7 @@ def test_every_mistake_is_listed_and_nothing_changes(model: Any, tmp_path: Path)
     assert str(path) in message and "keeps its weights" in message
     assert "missing (2):\n  encoder.cnn.bn1.weight\n  head.hidden.0.bias" in message
     assert "unexpected (1):\n  surplus.weight" in message
-    assert "wrong shape (1):\n  encoder.fusion.pyramid.psa.fc.weight (checkpoint [3, 3], network [32, 32])" in message
+    assert "wrong shape (1):\n  encoder.fusion.pyramid.psa.fc.weight (checkpoint [3, 3], model [16, 16])" in message
     assert all(torch.equal(value, before[key]) for key, value in victim.state_dict().items())
 
 
@@ -229,33 +222,33 @@ def test_pickles_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=name)
     assert not Path("executed.txt").exists()
     torch.save([1, 2], "list.pth")
-    with pytest.raises(ValueError, match="does not hold a state dict"):
+    with pytest.raises(ValueError, match="is not a state dict"):
         mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path="list.pth")
 
 
 def test_what_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"{folder}, it is a folder: .* 'local-dir:{folder}'"):
+    with pytest.raises(FileNotFoundError, match=rf"{folder}, which is a folder: .*'local-dir:{folder}'"):
         mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=folder)
     for text in ("hello", "notes on a training\n", "{}", "epoch,loss\n1,0.5\n", "12 classes", "(x", "\n"):
         path = tmp_path / "notes.txt"
         path.write_text(text)
-        with pytest.raises(ValueError, match=r"damaged, or not a file of torch\.save") as caught:
+        with pytest.raises(ValueError, match=r"damaged, or was not written by torch\.save") as caught:
             mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=path)
         assert "weights_only" not in str(caught.value)
     torch.save({"state_dict": _Harmful()}, path)
-    with pytest.raises(ValueError, match=r"it holds posix\.system\. A file that you trust"):
+    with pytest.raises(ValueError, match=r"it contains posix\.system\. If you trust the file"):
         mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=path)
 
 
 def test_swapped_arguments(model: Any, folder: Path) -> None:
-    with pytest.raises(TypeError, match=r"the network comes first, then the file: load_checkpoint\(model, path\)"):
+    with pytest.raises(TypeError, match=r"the model comes first, then the file: load_checkpoint\(model, path\)"):
         mfsf2.load_checkpoint(folder / "model.safetensors", model)  # type: ignore[arg-type]
 
 
 def test_missing_files(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nothing\.safetensors"):
         mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=tmp_path / "nothing.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"holds no saved network: config\.json, model\.safetensors missing"):
+    with pytest.raises(FileNotFoundError, match=r"is not a saved model: config\.json, model\.safetensors missing"):
         mfsf2.create_model(f"local-dir:{tmp_path / 'nothing'}")
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors missing"):
@@ -265,7 +258,7 @@ def test_missing_files(tmp_path: Path, folder: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"architecture": "mfsf2_tiny_cls"}'])
 def test_broken_configuration(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json is no configuration in timm's form"):
+    with pytest.raises(ValueError, match=r"config\.json is not a configuration in timm's form"):
         mfsf2.create_model(f"local-dir:{folder}")
 
 
@@ -274,14 +267,14 @@ def test_configuration_of_other_weights(folder: Path) -> None:
     config["num_classes"] = config["pretrained_cfg"]["num_classes"] = 5
     (folder / "config.json").write_text(json.dumps(config))
     for create in (mfsf2.create_model, lambda name: timm.create_model(name, pretrained=True)):
-        with pytest.raises(ValueError, match=r"has 7 classes, its configuration says 5"):
+        with pytest.raises(ValueError, match=r"has 7 classes, but its configuration says 5"):
             create(f"local-dir:{folder}")
 
 
 def test_unknown_architecture(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architecture": "mfsf2_huge_cls"}))
-    with pytest.raises(ValueError, match="unknown network 'mfsf2_huge_cls'"):
+    with pytest.raises(ValueError, match="unknown model 'mfsf2_huge_cls'"):
         mfsf2.create_model(f"local-dir:{folder}")
 
 
@@ -299,10 +292,10 @@ def test_failed_save_leaves_the_old_files(folder: Path, model: Any, monkeypatch:
 
 
 def test_saving_what_cannot_be_saved(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="label_names holds 2 names, the network has 7 classes"):
+    with pytest.raises(ValueError, match="label_names has 2 names, but the model has 7 classes"):
         mfsf2.save_pretrained(model, tmp_path / "a", label_names=["a", "b"])
-    for other in (torch.nn.Linear(2, 2), mfsf2.create_model("mfsf2_tiny_cls", features_only=True)):
-        with pytest.raises(TypeError, match=f"{type(other).__name__} is no network of this library"):
+    for other in (torch.nn.Linear(2, 2), build(features_only=True)):
+        with pytest.raises(TypeError, match=f"{type(other).__name__} is not a model of this library"):
             mfsf2.save_pretrained(other, tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
@@ -317,7 +310,7 @@ def test_saving_what_cannot_be_saved(model: Any, tmp_path: Path) -> None:
         ([*"abcdef", None], TypeError, "got None at position 6"),
         (list(range(7)), TypeError, "got 0 at position 0"),
         ([*"abcdef", torch.tensor(1)], TypeError, r"got tensor\(1\) at position 6"),
-        (list("abcdefa"), ValueError, "label_names holds 'a' twice"),
+        (list("abcdefa"), ValueError, "label_names has 'a' twice"),
     ],
 )
 def test_names_that_are_none(model: Any, tmp_path: Path, names: Any, error: type[Exception], message: str) -> None:
@@ -327,41 +320,34 @@ def test_names_that_are_none(model: Any, tmp_path: Path, names: Any, error: type
 
 
 def test_loading_into_something_else(folder: Path) -> None:
-    for other in (torch.nn.Linear(2, 2), mfsf2.create_model("mfsf2_tiny_cls", features_only=True)):
-        with pytest.raises(TypeError, match=f"{type(other).__name__} is no network of this library"):
+    for other in (torch.nn.Linear(2, 2), build(features_only=True)):
+        with pytest.raises(TypeError, match=f"{type(other).__name__} is not a model of this library"):
             mfsf2.load_checkpoint(other, folder / "model.safetensors")
 
 
-def build_as(task: str, seed: int = 0, **kwargs: Any) -> Any:
-    torch.manual_seed(seed)
-    model = mfsf2.create_model(f"mfsf2_tiny_{task}", **kwargs)
-    randomize_norms(model)
-    return model.eval()
-
-
 def test_checkpoint_of_both_tasks_loads_into_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    both = build_as("clsseg")
+    both = build("clsseg")
     mfsf2.save_pretrained(both, tmp_path)
     expected = both(X)
     path = tmp_path / "model.safetensors"
-    classifier: Any = mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=path).eval()
+    classifier: Any = mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path=path, **sizes_of("cls")).eval()
     torch.testing.assert_close(classifier(X), expected.logits, rtol=1e-5, atol=1e-5)
-    assert "the network has no such head: mask_head.* (129)" in caplog.text and " head." not in caplog.text
+    assert "the model has no such head: mask_head.* (129)" in caplog.text and " head." not in caplog.text
     caplog.clear()
-    segmenter: Any = build_as("seg", seed=1)
+    segmenter: Any = build("seg", seed=1)
     mfsf2.load_checkpoint(segmenter, path)
     torch.testing.assert_close(segmenter(X), expected.masks, rtol=1e-5, atol=1e-5)
-    assert "the network has no such head: head.* (9)" in caplog.text and "mask_head." not in caplog.text
+    assert "the model has no such head: head.* (9)" in caplog.text and "mask_head." not in caplog.text
 
 
 def test_all_but_the_other_head_is_strict(tmp_path: Path) -> None:
-    state = dict(build_as("clsseg").state_dict())
-    del state["encoder.cnn.conv1.weight"], state["mask_head.steps.1.axial.rows.factor"]
+    state = dict(build("clsseg").state_dict())
+    del state["encoder.cnn.conv1.weight"], state["mask_head.steps.1.axial.rows.gamma"]
     state["masks.weight"] = torch.zeros(1)
     path = tmp_path / "state.safetensors"
     save_file(state, path)
     for task, missing in (("cls", 1), ("seg", 2)):
-        victim = build_as(task, seed=2)
+        victim = build(task, seed=2)
         before = {key: value.clone() for key, value in victim.state_dict().items()}
         message = rf"(?s)missing \({missing}\):\n  encoder\.cnn\.conv1\.weight.*unexpected \(1\):\n  masks\.weight"
         with pytest.raises(ValueError, match=message):
@@ -369,23 +355,42 @@ def test_all_but_the_other_head_is_strict(tmp_path: Path) -> None:
         assert all(torch.equal(value, before[key]) for key, value in victim.state_dict().items())
 
 
+def test_checkpoints_of_version_0_1(tmp_path: Path) -> None:
+    """They call the gains of axial attention otherwise."""
+    model = build("clsseg")
+    older = {re.sub(r"(rows|columns)\.gamma$", r"\1.factor", key): value for key, value in model.state_dict().items()}
+    assert len(older.keys() - model.state_dict().keys()) == 8
+    save_file(older, tmp_path / "older.safetensors")
+    loaded = build("clsseg", seed=1)
+    mfsf2.load_checkpoint(loaded, tmp_path / "older.safetensors")
+    assert same_weights(loaded, model)
+    for assign in (False, True):
+        loaded = build("clsseg", seed=1)
+        loaded.load_state_dict(older, assign=assign)
+        assert same_weights(loaded, model)
+    assert "mask_head.steps.0.axial.rows.factor" in older
+    block = mfsf2.AxialAttention(16)
+    block.load_state_dict({key.replace("gamma", "factor"): value + 1 for key, value in block.state_dict().items()})
+    assert block.rows.gamma == block.columns.gamma == 1
+
+
 def test_a_head_is_not_made_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    save_file(dict(build_as("seg").state_dict()), tmp_path / "seg.safetensors")
+    save_file(dict(build("seg").state_dict()), tmp_path / "seg.safetensors")
     for task in ("cls", "clsseg"):
         with pytest.raises(ValueError, match=r"(?s)missing.*\n  head\.hidden\.0\.weight.*\n  head\.fc\.weight"):
-            mfsf2.load_checkpoint(build_as(task), tmp_path / "seg.safetensors")
+            mfsf2.load_checkpoint(build(task), tmp_path / "seg.safetensors")
     assert "0 classes" not in caplog.text
 
 
 def test_other_number_of_mask_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     outputs = ("mask_head.coarse.", *(f"mask_head.steps.{i}.out." for i in range(4)))
     for task, argument in (("seg", "num_classes"), ("clsseg", "mask_classes")):
-        saved = build_as(task)
+        saved = build(task)
         mfsf2.save_pretrained(saved, tmp_path / task)
         caplog.clear()
         loaded = mfsf2.create_model(f"local-dir:{tmp_path / task}", **{argument: 3})
         assert same_weights(loaded, saved, but=outputs)
-        assert "the checkpoint has 1 classes, the network 3" in caplog.text
+        assert "the checkpoint has 1 classes and the model 3" in caplog.text
         assert all(f"{name}weight" in caplog.text for name in outputs)
         mfsf2.save_pretrained(loaded, tmp_path / "again")
         again: Any = mfsf2.create_model(f"local-dir:{tmp_path / 'again'}")
@@ -393,7 +398,7 @@ def test_other_number_of_mask_classes(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_reset_masks_are_saved(tmp_path: Path) -> None:
-    model = build_as("clsseg")
+    model = build("clsseg")
     model.reset_masks(2)
     mfsf2.save_pretrained(model, tmp_path)
     loaded: Any = mfsf2.create_model(f"local-dir:{tmp_path}").eval()
@@ -404,8 +409,7 @@ def test_reset_masks_are_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("heads", [(3, None), (None, 3), (3, 2), (0, 1)])
 @pytest.mark.parametrize("kind", [mfsf2.MFSF2, mfsf2.MFSF2TwoModality])
 def test_networks_that_were_built_directly(kind: Any, heads: tuple[int | None, int | None], tmp_path: Path) -> None:
-    sizes = dict(cnn="resnet18", transformer="pvt_v2_b0", channels=32, pyramid_chans=16, out_chans=64)
-    model = kind(*heads, mask_drop_rate=0.0 if heads[1] is None else 0.1, **sizes)
+    model = kind(*heads, mask_drop_rate=0.0 if heads[1] is None else 0.1, **ENCODER)
     mfsf2.save_pretrained(model, tmp_path)
     loaded: Any = mfsf2.create_model(f"local-dir:{tmp_path}")
     assert type(loaded) is kind and same_weights(loaded, model) and same_weights(model, loaded)
@@ -416,7 +420,7 @@ def test_networks_that_were_built_directly(kind: Any, heads: tuple[int | None, i
 
 @pytest.mark.parametrize("task", ["seg", "clsseg", "rcm_cls", "rcm_seg"])
 def test_features_of_saved_networks(task: str, tmp_path: Path) -> None:
-    model = build_as(task)
+    model = build(task)
     mfsf2.save_pretrained(model, tmp_path)
     features: Any = mfsf2.create_model(f"local-dir:{tmp_path}", features_only=True).eval()
     for actual, expected in zip(features(X), model.forward_intermediates(X, intermediates_only=True), strict=True):

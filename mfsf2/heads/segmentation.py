@@ -4,40 +4,36 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_dtypes, check_integer, check_pixels, check_pyramid, check_rate, takes_statistics
-from ..layers.conv import ConvBnAct
+from ..layers.checks import check_batch, check_integer, check_maps
+from ..layers.conv import ConvNormAct
 from ..layers.reverse_attention import ReverseAttention
 
 __all__ = ["SegmentationHead"]
-
-torch.fx.wrap("check_pixels")
-torch.fx.wrap("check_pyramid")
 
 
 class SegmentationHead(nn.Module):
     """Decoder for any list of feature maps, fine to coarse; the last one is the bottleneck.
 
-    The bottleneck gives coarse logits (1x1 convolution with batch norm and ReLU, then the logits). Each further map,
-    from coarse to fine, refines them by :class:`~mfsf2.layers.ReverseAttention`. A reconstruction, see there.
+    The bottleneck gives coarse logits, through a 1x1 convolution with batch norm and ReLU. Each further map, from
+    coarse to fine, refines them by :class:`~mfsf2.layers.ReverseAttention`. A reconstruction, see there.
 
     Args:
-        in_chans: channels of the maps, fine to coarse, at least one.
-        num_classes: channels of the logits: 1 for a foreground against the background (sigmoid), more for several
-            classes of which channel 0 is the background (softmax).
+        in_chans: channels of the maps, fine to coarse; at least one.
+        num_classes: channels of the logits: 1 for foreground against background (sigmoid), more for several classes, of
+            which channel 0 is the background (softmax).
         hidden_chans: channels of the decoder's convolutions.
-        drop_rate: dropout of whole channels of the bottleneck, in training.
-        axial_reduction: as ``reduction`` of :class:`~mfsf2.layers.AxialAttention`.
+        drop_rate: channel dropout of the bottleneck.
+        axial_reduction: ``reduction`` of :class:`~mfsf2.layers.AxialAttention`.
 
-    Shape: list of ``(B, in_chans[i], H_i, W_i)`` to logits ``(B, num_classes, H_0, W_0)`` on the finest map's grid.
-    With ``deep=True``, for deep supervision, to every step's logits on its own map's grid, coarse to fine.
+    Shape: list of ``(B, in_chans[i], H_i, W_i)`` to logits ``(B, num_classes, H_0, W_0)`` on the grid of the finest
+    map. With ``deep=True``, for deep supervision, to the logits of every step on the grid of its own map, coarse to
+    fine.
 
     Raises:
-        ValueError: no classes, an empty list, maps of a wrong number or of wrong channels, a single pixel of a single
-            sample in training mode (batch norm).
-        TypeError: maps that are not floating point, or of another dtype than the weights.
+        ValueError: no classes, an empty list, maps of the wrong number or shape, or a single pixel of a single sample
+            in training mode (batch norm).
 
     Example:
         >>> head = SegmentationHead([64, 64, 128], num_classes=1)
@@ -57,54 +53,42 @@ class SegmentationHead(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_mask_classes(num_classes)
-        if not isinstance(in_chans, Sequence) or not all(type(chans) is int for chans in in_chans):
-            raise TypeError(f"in_chans={in_chans!r} must be a list of integers, the channels of each feature map")
         if not in_chans:
-            raise ValueError("in_chans is empty: give the channels of at least one feature map")
-        if min(in_chans) < 1:
-            raise ValueError(f"in_chans={list(in_chans)} must be at least 1 each")
-        check_integer(hidden_chans, "hidden_chans")
-        check_rate(drop_rate, "drop_rate")
+            raise ValueError("in_chans is empty: pass the channels of at least one feature map")
         dd: dict[str, Any] = dict(device=device, dtype=dtype)
+        self.num_classes = num_classes = check_integer(num_classes, "num_classes")
         self.in_chans = list(in_chans)
         self.hidden_chans = hidden_chans
-        self.bottleneck = ConvBnAct(self.in_chans[-1], hidden_chans, 1, **dd)
+        self.bottleneck = ConvNormAct(self.in_chans[-1], hidden_chans, 1, **dd)
         self.drop = nn.Dropout2d(drop_rate)
         self.coarse = nn.Conv2d(hidden_chans, num_classes, 1, **dd)
         self.steps = nn.ModuleList(
             ReverseAttention(chans, num_classes, hidden_chans, axial_reduction, **dd)
             for chans in reversed(self.in_chans[:-1])
         )
-        self.num_classes = num_classes
 
     @property
     def classifier_names(self) -> tuple[str, ...]:
-        """Names of the layers with an output for each class, coarse to fine."""
+        """Names of the layers with one output per class, coarse to fine."""
         return ("coarse", *(f"steps.{i}.out" for i in range(len(self.steps))))
 
     def reset(
         self, num_classes: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
-        """Put in new layers of logits for another number of classes; all else stays."""
-        check_mask_classes(num_classes)
-        self.num_classes = num_classes
+        """Replace the layers of logits, for another number of classes."""
+        self.num_classes = num_classes = check_integer(num_classes, "num_classes")
         self.coarse = nn.Conv2d(self.hidden_chans, num_classes, 1, device=device, dtype=dtype)
         for step in self.steps:
             step.reset(num_classes, device=device, dtype=dtype)  # type: ignore[operator]
         self.train(self.training)
 
     def forward(self, maps: list[Tensor], deep: bool = False) -> Tensor | list[Tensor]:
-        check_pyramid(maps, self.in_chans, "maps")
-        check_dtypes(self, maps=maps)
-        if self.training and takes_statistics(self):
-            check_pixels(maps)
+        check_maps(maps, self.in_chans)
+        if self.training:
+            for x in maps:
+                # A single pixel gives batch norm one value per sample.
+                check_batch(x, self, max_size=1)
         logits = [self.coarse(self.drop(self.bottleneck(maps[-1])))]
         for step, x in zip(self.steps, reversed(maps[:-1])):
             logits.append(step(x, logits[-1]))
         return logits if deep else logits[-1]
-
-
-def check_mask_classes(value: int, name: str = "num_classes") -> None:
-    """Check a number of channels of masks."""
-    check_integer(value, name, meaning=": one channel of logits for the foreground")

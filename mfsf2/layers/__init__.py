@@ -1,8 +1,8 @@
-"""Building blocks: tensors in, tensors out. They need torch alone, and each works in a network of your own."""
+"""Building blocks: tensors in, tensors out. They need only torch, and each works in your own model."""
 
 from .align import DualBranchAlign
 from .axial import AxialAttention
-from .conv import ConcatConv2d, ConvBnAct, SplitConv2d
+from .conv import ConcatConv2d, ConvNormAct, SplitConv2d
 from .dct import ALLOWED_NUM_FREQUENCIES, FREQUENCY_TABLES, dct_basis, dct_filter_bank, dct_frequencies
 from .fusion import CrossBranchGate, FusionStage, MultiFreqMultiScaleFusion
 from .mffe import MFFE
@@ -17,7 +17,7 @@ __all__ = [
     "MFFE",
     "AxialAttention",
     "ConcatConv2d",
-    "ConvBnAct",
+    "ConvNormAct",
     "CrossBranchGate",
     "DualBranchAlign",
     "FusionStage",

@@ -1,4 +1,4 @@
-"""Convolution, batch norm and ReLU: the unit that alignment, fusion and pyramid are made of."""
+"""Convolutions: with batch norm and ReLU, of a concatenation, and of one split of pyramid split attention."""
 
 import math
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ConcatConv2d", "ConcatConvBnAct", "ConvBnAct", "SplitConv2d"]
+__all__ = ["ConcatConv2d", "ConcatConvNormAct", "ConvNormAct", "SplitConv2d"]
 
 
-class ConvBnAct(nn.Module):
+class ConvNormAct(nn.Module):
     """``ReLU(BN(Conv(x)))`` with stride 1 and "same" padding.
 
     Args:
         in_chans: input channels.
         out_chans: output channels.
         kernel_size: odd kernel size.
-        bias: whether the convolution has a bias (the published fusion stages have one before the norm).
+        bias: add a bias before the norm, as the published fusion stages do.
 
     Shape: ``(B, in_chans, H, W)`` to ``(B, out_chans, H, W)``.
     """
@@ -32,7 +32,7 @@ class ConvBnAct(nn.Module):
     ) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size} must be odd, so that the map keeps its size")
+            raise ValueError(f"kernel_size={kernel_size} must be odd, so that maps keep their size")
         self.conv = nn.Conv2d(
             in_chans, out_chans, kernel_size, padding=kernel_size // 2, bias=bias, device=device, dtype=dtype
         )
@@ -46,15 +46,15 @@ class ConvBnAct(nn.Module):
 class ConcatConv2d(nn.Module):
     """1x1 convolution of the concatenation ``[a; b]`` of two maps, as the sum of two smaller convolutions.
 
-    The concatenation is not formed. With a weight ``s`` of one channel it is ``[s a; (1 - s) b]``: s commutes with a
-    1x1 convolution, so that the maps need not be multiplied either.
+    The concatenation is not materialized. With a weight ``s`` of one channel, the input is ``[s a; (1 - s) b]``; s
+    commutes with a 1x1 convolution, so the maps are not multiplied either.
 
     Args:
         in_chans: channels of each of the two maps.
         out_chans: output channels.
 
     Attributes:
-        weight: ``(out_chans, 2 * in_chans, 1, 1)``, drawn as that of the ``nn.Conv2d`` of the concatenation is.
+        weight: ``(out_chans, 2 * in_chans, 1, 1)``, initialized like that of an ``nn.Conv2d`` on the concatenation.
         bias: ``(out_chans,)``.
 
     Shape: two maps ``(B, in_chans, H, W)``, optionally ``s`` ``(B, 1, H, W)``, to ``(B, out_chans, H, W)``.
@@ -75,18 +75,18 @@ class ConcatConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new weights, as ``nn.Conv2d`` does."""
+        """Reset the weights as ``nn.Conv2d`` does."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         bound = 1 / math.sqrt(2 * self.in_chans)
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, a: Tensor, b: Tensor, s: Tensor | None = None) -> Tensor:
-        # Each is read once: a parametrisation computes it at every reading, spectral norm another one each time.
+        # Read each once: a parametrization computes it at every access, and spectral norm changes each time.
         weight, bias = self.weight, self.bias
         of_a, of_b = weight[:, : self.in_chans], weight[:, self.in_chans :]
         if s is None:
             return F.conv2d(a, of_a, bias) + F.conv2d(b, of_b)
-        # The bias, in both terms, counts s + (1 - s) times.
+        # The bias is in both terms, and s + (1 - s) = 1.
         a, b = F.conv2d(a, of_a, bias), F.conv2d(b, of_b, bias)
         return b + s * (a - b)
 
@@ -95,18 +95,18 @@ class ConcatConv2d(nn.Module):
 
 
 class SplitConv2d(nn.Module):
-    """Convolution without bias whose padding is given at each call: one split of pyramid split attention.
+    """One split of pyramid split attention: a convolution without bias, with its padding given at each call.
 
     Args:
         in_chans: input channels.
         out_chans: output channels.
         kernel_size: odd kernel size.
-        groups: groups of channels.
+        groups: number of groups.
 
     Attributes:
-        weight: ``(out_chans, in_chans // groups, kernel_size, kernel_size)``, drawn as that of ``nn.Conv2d`` is.
+        weight: ``(out_chans, in_chans // groups, kernel_size, kernel_size)``, initialized like that of ``nn.Conv2d``.
 
-    Shape: ``(B, in_chans, H, W)`` to ``(B, out_chans, H, W)`` with "same" padding, the default; without padding to
+    Shape: ``(B, in_chans, H, W)`` to ``(B, out_chans, H, W)`` with "same" padding, the default; with ``padding=0`` to
     ``(B, out_chans, H - kernel_size + 1, W - kernel_size + 1)``.
     """
 
@@ -129,7 +129,7 @@ class SplitConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw a new weight, as ``nn.Conv2d`` does."""
+        """Reset the weight as ``nn.Conv2d`` does."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, x: Tensor, padding: int | None = None) -> Tensor:
@@ -140,7 +140,7 @@ class SplitConv2d(nn.Module):
         return f"{self.in_chans}, {self.out_chans}, kernel_size={self.kernel_size}, groups={self.groups}"
 
 
-class ConcatConvBnAct(nn.Module):
+class ConcatConvNormAct(nn.Module):
     """``ReLU(BN(Conv([a; b])))`` of two maps, or of ``[s a; (1 - s) b]``, see :class:`ConcatConv2d`."""
 
     def __init__(

@@ -1,12 +1,13 @@
 """Two-dimensional DCT-II filter bank and the tables of frequencies it is built from.
 
 Source: Qin et al., "FcaNet: Frequency Channel Attention Networks", ICCV 2021. The tables rank the 49 frequencies of
-a 7x7 grid by the ImageNet accuracy of a network that uses that frequency alone (``top``, ``bot``), or by frequency
+a 7x7 grid by the ImageNet accuracy of a model that uses only that frequency (``top``, ``bot``), or by frequency
 (``low``).
 """
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -22,16 +23,16 @@ __all__ = [
 ]
 
 BASE_GRID = 7
-"""Side of the grid that the tables' frequencies belong to; a larger grid G multiplies them by ``G // 7``."""
+"""Height and width of the grid of the tables' frequencies; a larger grid G multiplies them by ``G // 7``."""
 
 ALLOWED_NUM_FREQUENCIES = (1, 2, 4, 8, 16, 32)
-"""How many frequencies may be taken from a table."""
+"""Allowed numbers of frequencies from a table."""
 
 FrequencyPairs = Sequence[tuple[int, int]]
 
 
 def _pairs(u: str, v: str) -> tuple[tuple[int, int], ...]:
-    """Pair two rows of digits, one frequency a column."""
+    """Pair two rows of digits, one frequency per column."""
     return tuple((int(a), int(b)) for a, b in zip(u.split(), v.split(), strict=True))
 
 
@@ -58,12 +59,12 @@ def dct_frequencies(
     """Look up ``(u, v)`` pairs on the 7x7 grid.
 
     Args:
-        frequencies: a table (``"top"``, ``"low"``, ``"bot"``), or your own pairs, which are returned as they are.
-        num_frequencies: how many to take from a table, 1, 2, 4, 8, 16 or 32; your own pairs are all taken.
+        frequencies: a table (``"top"``, ``"low"``, ``"bot"``), or your own pairs, which are returned unchanged.
+        num_frequencies: how many to take from a table: 1, 2, 4, 8, 16 or 32. Your own pairs are all used.
 
     Raises:
-        ValueError: unknown table, a number that is not allowed, an empty list.
-        TypeError: a list that does not hold pairs of integers.
+        ValueError: an unknown table, a number that is not allowed, or an empty list.
+        TypeError: an entry that is not a pair of integers.
 
     Example:
         >>> dct_frequencies("low", 4)
@@ -72,18 +73,18 @@ def dct_frequencies(
     if isinstance(frequencies, str):
         if frequencies not in FREQUENCY_TABLES:
             raise ValueError(
-                f"frequencies={frequencies!r} is not a table: use one of {sorted(FREQUENCY_TABLES)} or a list of "
+                f"frequencies={frequencies!r} is not a table: use one of {sorted(FREQUENCY_TABLES)}, or a list of "
                 "(u, v) pairs"
             )
         if num_frequencies not in ALLOWED_NUM_FREQUENCIES:
             raise ValueError(f"num_frequencies={num_frequencies} is not allowed: use one of {ALLOWED_NUM_FREQUENCIES}")
         return FREQUENCY_TABLES[frequencies][:num_frequencies]
     if not frequencies:
-        raise ValueError("frequencies is an empty list: give at least one (u, v) pair")
+        raise ValueError("frequencies is empty: pass at least one (u, v) pair")
     for pair in frequencies:
-        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(type(f) is int for f in pair):
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(f, Integral) for f in pair):
             raise TypeError(f"frequencies holds {pair!r}: every entry must be a pair (u, v) of integers")
-    return tuple((u, v) for u, v in frequencies)
+    return tuple((int(u), int(v)) for u, v in frequencies)
 
 
 def dct_basis(frequency: int, length: int) -> Tensor:
@@ -110,13 +111,13 @@ def dct_filter_bank(
 
     Args:
         frequencies: K pairs ``(u, v)`` on the 7x7 grid, see :func:`dct_frequencies`.
-        grid_size: side G of the grid, at least 7: on a smaller one every filter would be the constant.
+        grid_size: height and width G of the grid, at least 7; on a smaller one, every filter would be constant.
 
     Returns:
         Tensor of shape ``(K, G, G)``.
 
     Raises:
-        ValueError: grid smaller than 7, or a frequency outside the grid.
+        ValueError: a grid smaller than 7, or a frequency outside the grid.
 
     Example:
         >>> dct_filter_bank(dct_frequencies("top", 16), grid_size=7).shape
@@ -125,16 +126,16 @@ def dct_filter_bank(
     if grid_size < BASE_GRID:
         raise ValueError(
             f"grid_size={grid_size} is smaller than {BASE_GRID}: frequencies are scaled by grid_size // {BASE_GRID}, "
-            "so every filter would be the constant one"
+            "so every filter would be constant"
         )
     scale = grid_size // BASE_GRID
     for pair in frequencies:
         if not all(0 <= f * scale < grid_size for f in pair):
             raise ValueError(
-                f"frequency {tuple(pair)} times {scale} lies outside the {grid_size}x{grid_size} grid: "
+                f"frequency {tuple(pair)} times {scale} is outside the {grid_size}x{grid_size} grid: "
                 f"u and v must be from 0 to {(grid_size - 1) // scale}"
             )
     filters = [torch.outer(dct_basis(u * scale, grid_size), dct_basis(v * scale, grid_size)) for u, v in frequencies]
-    # A default tensor, so that `device=None` follows `torch.device(...)` contexts like any other factory.
+    # A default tensor, so that device=None follows torch.device(...) contexts like any other factory.
     like = torch.empty(0, device=device, dtype=dtype)
     return torch.stack(filters).to(device=like.device, dtype=like.dtype)

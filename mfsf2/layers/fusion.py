@@ -1,34 +1,29 @@
-"""Fusion of the two branches: one stage of it, and the whole over all stages and scales."""
+"""Fusion of the two branches: of one stage, and of all stages and scales."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.fx
 from torch import Tensor, nn
 
 from .align import DualBranchAlign
-from .checks import check_dtypes, check_map, check_pyramid, check_same
-from .conv import ConcatConvBnAct
+from .checks import check_map, check_same
+from .conv import ConcatConvNormAct
 from .dct import FrequencyPairs
 from .mffe import MFFE
 from .pyramid import MultiScalePyramid
 
 __all__ = ["CrossBranchGate", "FusionStage", "MultiFreqMultiScaleFusion"]
 
-torch.fx.wrap("check_map")
-torch.fx.wrap("check_pyramid")
-torch.fx.wrap("check_same")
-
 
 class CrossBranchGate(nn.Module):
-    r"""Weigh two maps of one grid against each other at every position, and fuse them.
+    r"""Weigh two maps against each other at every position, and fuse them.
 
     .. math::
         s = \sigma(\mathrm{Conv}(\mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}([r; p]))))) \qquad
         F = \mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}([s r; (1 - s) p])))
 
-    All convolutions are 1x1 with bias, s has one channel. Neither concatenation is formed, see
+    All convolutions are 1x1 with bias; s has one channel. Neither concatenation is materialized, see
     :class:`~mfsf2.layers.ConcatConv2d`.
 
     Args:
@@ -46,24 +41,23 @@ class CrossBranchGate(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = channels
-        self.attn = ConcatConvBnAct(channels, channels, device=device, dtype=dtype)
+        self.attn = ConcatConvNormAct(channels, channels, device=device, dtype=dtype)
         self.attn_out = nn.Conv2d(channels, 1, 1, device=device, dtype=dtype)
-        self.fuse = ConcatConvBnAct(channels, channels, device=device, dtype=dtype)
+        self.fuse = ConcatConvNormAct(channels, channels, device=device, dtype=dtype)
 
     def weight(self, r: Tensor, p: Tensor) -> Tensor:
-        """Weight s of ``r``, shape ``(B, 1, H, W)``; that of ``p`` is ``1 - s``."""
+        """The weight s of ``r``, ``(B, 1, H, W)``; ``p`` has the weight ``1 - s``."""
         return self.attn_out(self.attn(r, p)).sigmoid()
 
     def forward(self, r: Tensor, p: Tensor) -> Tensor:
         check_map(r, self.channels, "r")
         check_map(p, self.channels, "p")
-        check_dtypes(self, r=r, p=p)
-        check_same(r, p, "r and p")
+        check_same(r, p, "r and p", dims=(0, 2, 3))
         return self.fuse(r, p, self.weight(r, p))
 
 
 class FusionStage(nn.Module):
-    """One stage of the fusion: align both maps, gate each by its frequencies (MFFE), fuse by the cross-branch gate.
+    """One stage of the fusion: align both maps, gate each with :class:`MFFE`, fuse them with :class:`CrossBranchGate`.
 
     The authors' newer name is MFAF, multi-frequency aware fusion.
 
@@ -109,19 +103,19 @@ class MultiFreqMultiScaleFusion(nn.Module):
     """Fuse two pyramids of feature maps stage by stage, then across the stages.
 
     Args:
-        cnn_chans: channels of the CNN maps, one entry for each stage.
-        transformer_chans: channels of the transformer maps, as many.
+        cnn_chans: channels of the CNN maps, one entry per stage.
+        transformer_chans: channels of the transformer maps, one entry per stage.
         channels: channels C of the fused maps.
         pyramid_chans: channels A of each stage inside the pyramid.
         out_chans: channels O of the pyramid's output.
-        pyramid_size: side of the pyramid's grid.
+        pyramid_size: height and width of the pyramid's grid.
         reduction, num_frequencies, frequencies, grid_size: as for :class:`MFFE`.
 
-    Shape: two lists of n maps to ``(fused, pyramid)``: maps ``(B, C, h_i, w_i)`` on the transformer's
-    grids, and the pooled pyramid ``(B, O)``, or with ``pooled=False`` its map ``(B, O, pyramid_size, pyramid_size)``.
+    Shape: two lists of n maps to ``(fused, pyramid)``: the fused maps ``(B, C, h_i, w_i)`` on the transformer's grids,
+    and the pooled pyramid ``(B, O)``; with ``pooled=False``, the pyramid's map ``(B, O, pyramid_size, pyramid_size)``.
 
     Raises:
-        ValueError: lists of different or wrong lengths, maps of other shapes.
+        ValueError: lists of different or wrong lengths, or maps of the wrong shape.
 
     Example:
         >>> fusion = MultiFreqMultiScaleFusion([64, 128], [32, 64], channels=64, pyramid_chans=64, out_chans=128)
@@ -149,11 +143,9 @@ class MultiFreqMultiScaleFusion(nn.Module):
         super().__init__()
         if len(cnn_chans) != len(transformer_chans) or not cnn_chans:
             raise ValueError(
-                f"cnn_chans has {len(cnn_chans)} stages and transformer_chans {len(transformer_chans)}: give both one "
-                "number of channels for each stage, at least one"
+                f"cnn_chans has {len(cnn_chans)} stages and transformer_chans {len(transformer_chans)}: both need one "
+                "entry per stage, and at least one stage"
             )
-        self.cnn_chans = list(cnn_chans)
-        self.transformer_chans = list(transformer_chans)
         self.channels = channels
         self.out_chans = out_chans
         self.stages = nn.ModuleList(
@@ -165,15 +157,14 @@ class MultiFreqMultiScaleFusion(nn.Module):
         )
 
     def fuse(self, cnn_maps: list[Tensor], transformer_maps: list[Tensor]) -> list[Tensor]:
-        """The fused maps F_1..F_n alone, without the pyramid."""
-        check_pyramid(cnn_maps, self.cnn_chans, "cnn_maps")
-        check_pyramid(transformer_maps, self.transformer_chans, "transformer_maps")
-        check_dtypes(self, cnn_maps=cnn_maps, transformer_maps=transformer_maps)
-        # zip follows the lists: symbolic tracing sees lists of known length, the check above has compared it.
+        """The fused maps F_1..F_n, without the pyramid."""
+        for name, maps in (("cnn_maps", cnn_maps), ("transformer_maps", transformer_maps)):
+            if len(maps) != len(self.stages):
+                raise ValueError(f"{name} holds {len(maps)} feature maps, expected {len(self.stages)}")
         return [stage(r, p) for stage, r, p in zip(self.stages, cnn_maps, transformer_maps)]
 
     def prune(self, keep: Sequence[int]) -> None:
-        """Remove all stages but those at the positions ``keep``, and the pyramid; positions stay as they are."""
+        """Remove the pyramid and all stages except those at the positions ``keep``, which keep their positions."""
         last = max(keep)
         self.stages = nn.ModuleList(
             stage if index in keep else nn.Identity() for index, stage in enumerate(self.stages) if index <= last
@@ -184,6 +175,6 @@ class MultiFreqMultiScaleFusion(nn.Module):
         self, cnn_maps: list[Tensor], transformer_maps: list[Tensor], pooled: bool = True
     ) -> tuple[list[Tensor], Tensor]:
         if self.pyramid is None:
-            raise ValueError("this fusion is pruned, its pyramid is gone: call fuse() for the fused maps")
+            raise ValueError("this fusion is pruned and has no pyramid: call fuse() for the fused maps")
         fused = self.fuse(cnn_maps, transformer_maps)
         return fused, self.pyramid(fused, pooled=pooled)

@@ -1,7 +1,7 @@
-"""Pooling written as products with two small matrices, one for the rows and one for the columns.
+"""Pooling as products with two small matrices, one for the rows and one for the columns; resizing; global pooling.
 
-The matrices depend on the map's height and width only. In this form adaptive pooling exports with dynamic sizes and is
-deterministic on every device, and the mean of a convolution's output costs a small matrix product in place of the
+The matrices depend on the map's height and width only. In this form, adaptive pooling exports with dynamic sizes and is
+deterministic on every device, and the mean of a convolution's output costs a small matrix product instead of the
 convolution.
 """
 
@@ -20,10 +20,10 @@ __all__ = [
 
 
 def adaptive_pool_matrix(in_size: int, out_size: int, like: Tensor) -> Tensor:
-    """Matrix of shape ``(out_size, in_size)`` that does 1d adaptive average pooling.
+    """Matrix of 1D adaptive average pooling, ``(out_size, in_size)``, with the device and dtype of ``like``.
 
-    Row i averages positions ``floor(i n / m)`` to ``ceil((i + 1) n / m) - 1``, as ``torch.nn.AdaptiveAvgPool1d`` does;
-    for ``out_size > in_size`` it repeats positions. Device and dtype are those of ``like``.
+    Row i averages the positions from ``floor(i n / m)`` to ``ceil((i + 1) n / m) - 1``, as in
+    ``torch.nn.AdaptiveAvgPool1d``; for ``out_size > in_size``, positions repeat.
     """
     row = torch.arange(out_size, device=like.device).unsqueeze(1)
     column = torch.arange(in_size, device=like.device).unsqueeze(0)
@@ -34,11 +34,11 @@ def adaptive_pool_matrix(in_size: int, out_size: int, like: Tensor) -> Tensor:
 
 
 def window_mean_matrix(size: int, kernel_size: int, like: Tensor) -> Tensor:
-    """Matrix of shape ``(kernel_size, size)`` with the means that a padded convolution of stride 1 sees.
+    """Matrix of the means that the taps of a padded convolution with stride 1 see, ``(kernel_size, size)``.
 
-    A convolution with zero padding ``kernel_size // 2`` multiplies tap d with the input shifted by
-    ``d - kernel_size // 2``. Row d holds ``1 / size`` where that shift stays inside the map, so that row d times a
-    signal is the mean over all output positions of what tap d meets.
+    With zero padding ``kernel_size // 2``, tap d multiplies the input shifted by ``d - kernel_size // 2``. Row d holds
+    ``1 / size`` where that shift stays inside the map, so row d times a signal is the mean of what tap d sees over all
+    output positions.
     """
     shift = torch.arange(kernel_size, device=like.device).unsqueeze(1) - kernel_size // 2
     column = torch.arange(size, device=like.device).unsqueeze(0)
@@ -47,7 +47,7 @@ def window_mean_matrix(size: int, kernel_size: int, like: Tensor) -> Tensor:
 
 
 def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
-    """Average-pool ``(B, C, H, W)`` to ``(B, C, size, size)``, equal to ``F.adaptive_avg_pool2d``.
+    """Average-pool ``(B, C, H, W)`` to ``(B, C, size, size)``, with the result of ``F.adaptive_avg_pool2d``.
 
     Example:
         >>> adaptive_avg_pool(torch.randn(2, 8, 9, 13), 7).shape
@@ -59,47 +59,41 @@ def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
 
 
 def resize_bilinear(x: Tensor, like: Tensor) -> Tensor:
-    """Resize ``(B, C, H, W)`` to the grid of ``like`` (bilinear, align_corners=True); no work where they are equal."""
+    """Resize ``(B, C, H, W)`` to the grid of ``like`` (bilinear, ``align_corners=True``), if it differs."""
     if _same_grid(x, like):
         return x
     return nn.functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
 def _same_grid(x: Tensor, like: Tensor) -> bool:
-    """Whether two maps have one height and width; in an exported program, whether they do for every size of image."""
-    # TorchScript leaves out what stands behind this condition, and only behind one of this form.
+    """Whether two maps have the same height and width; in an exported program, whether they do for every image size."""
+    # TorchScript, which timm's tests apply to traced models, skips code behind this very condition only.
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         exporting = torch.compiler.is_exporting()
         if exporting:
-            # Asking would tie the program to the example's answer: two modalities have sizes of their own.
+            # A plain comparison would fix the program to the example's sizes, but two modalities differ in size.
             return _always(x.shape[-2] == like.shape[-2]) and _always(x.shape[-1] == like.shape[-1])
     return x.shape[-2] == like.shape[-2] and x.shape[-1] == like.shape[-1]
 
 
 def _always(equal: bool) -> bool:
-    """Whether a comparison of sizes holds whatever the sizes are."""
+    """Whether a comparison of symbolic sizes holds for all sizes."""
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
     return statically_known_true(equal)
 
 
 def upsample_to(x: Tensor, like: Tensor) -> Tensor:
-    """Resize ``(B, C, H, W)`` to the grid of ``like``, never by a fixed factor (bilinear, align_corners=False)."""
+    """Resize ``(B, C, H, W)`` to the grid of ``like`` (bilinear, ``align_corners=False``)."""
     return nn.functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-# Sizes are plain integers inside these functions; symbolic tracing keeps each as one node.
-torch.fx.wrap("adaptive_avg_pool")
-torch.fx.wrap("resize_bilinear")
-torch.fx.wrap("upsample_to")
-
-
 class GlobalPool(nn.Module):
-    """Pool a map ``(B, C, H, W)`` to ``(B, C * factor)``.
+    """Pool a map ``(B, C, H, W)`` to ``(B, C * feat_mult)``.
 
     Args:
-        pool_type: timm's names: ``"avg"``, ``"max"``, ``"avgmax"`` (mean of both), ``"catavgmax"`` (both, factor 2),
-            each also with the prefix ``"fast"``, or ``""`` for no pooling.
+        pool_type: a name of timm's: ``"avg"``, ``"max"``, ``"avgmax"`` (their mean), ``"catavgmax"`` (both,
+            concatenated), each also with the prefix ``"fast"``; ``""`` for no pooling.
 
     Example:
         >>> GlobalPool("catavgmax")(torch.randn(2, 8, 7, 7)).shape
@@ -110,19 +104,18 @@ class GlobalPool(nn.Module):
 
     def __init__(self, pool_type: str = "avg") -> None:
         super().__init__()
-        # timm's "fast" pools differ from the others in speed only, and here there is one implementation.
+        # timm's "fast" pools differ in speed only.
         kind = pool_type.removeprefix("fast") or ("avg" if pool_type else "")
         if kind and kind not in self.POOL_TYPES:
             raise ValueError(
-                f"global_pool={pool_type!r} is unknown: use one of {self.POOL_TYPES}, the same with the prefix 'fast', "
-                "or '' for none"
+                f"unknown global_pool={pool_type!r}: use one of {self.POOL_TYPES}, also with the prefix 'fast', or '' "
+                "for none"
             )
         self.pool_type = pool_type
         self.kind = kind
 
-    @property
-    def factor(self) -> int:
-        """How many features the pool makes of one channel."""
+    def feat_mult(self) -> int:
+        """Number of features per channel, as timm's pools name it."""
         return 2 if self.kind == "catavgmax" else 1
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The cross-scale part: adapters to one grid, then pyramid split attention (PSA).
+"""Fusion across scales: adapters to one grid, then pyramid split attention (PSA).
 
 Source of PSA: Zhang et al., "EPSANet: An Efficient Pyramid Squeeze Attention Block", ACCV 2022.
 """
@@ -10,49 +10,51 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_dtypes, check_map, check_pyramid
-from .conv import ConvBnAct, SplitConv2d
+from .checks import check_integer, check_map, check_maps
+from .conv import ConvNormAct, SplitConv2d
 from .pooling import adaptive_avg_pool, adaptive_pool_matrix, window_mean_matrix
 
 __all__ = ["MultiScalePyramid", "PyramidSplitAttention"]
 
 
 def window_means(x: Tensor, kernel_size: int) -> Tensor:
-    """Means of ``(B, C, H, W)`` over the windows that the taps of a padded convolution see, ``(B, C, k, k)``."""
+    """Means of ``(B, C, H, W)`` over the windows that the taps of a padded convolution see: ``(B, C, k, k)``."""
     rows = window_mean_matrix(x.shape[-2], kernel_size, x)
     columns = window_mean_matrix(x.shape[-1], kernel_size, x)
     return torch.matmul(rows, torch.matmul(x, columns.t()))
 
 
 def pooled_window_means(x: Tensor, size: int, kernel_size: int) -> Tensor:
-    """``window_means(adaptive_avg_pool(x, size), kernel_size)``, without the pooled map."""
+    """``window_means(adaptive_avg_pool(x, size), kernel_size)`` without computing the pooled map."""
     window = window_mean_matrix(size, kernel_size, x)
     rows = torch.matmul(window, adaptive_pool_matrix(x.shape[-2], size, x))
     columns = torch.matmul(window, adaptive_pool_matrix(x.shape[-1], size, x))
     return torch.matmul(rows, torch.matmul(x, columns.t()))
 
 
-for _name in ("check_map", "check_pyramid", "adaptive_avg_pool", "window_means", "pooled_window_means"):
+# Symbolic tracing does not know the sizes that the matrices depend on: each of these is one node.
+for _name in ("adaptive_avg_pool", "window_means", "pooled_window_means"):
     torch.fx.wrap(_name)
 
 
 class PyramidSplitAttention(nn.Module):
-    r"""Convolutions of several kernel sizes, weighted per channel by a softmax over the sizes.
+    r"""Convolutions of several kernel sizes, weighted per channel by a softmax over the kernel sizes.
 
-    With :math:`x_i` the output of convolution i and :math:`g_i` its global average,
-    :math:`w_i = 1 + 2 \sigma(W g_i)`, :math:`a = \mathrm{softmax}_i(w_i)`, and the output is the concatenation of
-    :math:`a_i x_i` from the **last** kernel size to the first, the order of the published network.
+    Let :math:`x_i` be the output of convolution i and :math:`g_i` its global average. With
+    :math:`w_i = 1 + 2 \sigma(W g_i)` and :math:`a = \mathrm{softmax}_i(w_i)`, the output is the concatenation of
+    :math:`a_i x_i` from the **last** kernel size to the first, as in the published model.
 
     Args:
         in_chans: input channels.
-        out_chans: output channels, split evenly over the kernel sizes.
+        out_chans: output channels, split evenly among the kernel sizes.
         kernel_sizes: odd kernel sizes.
-        groups: groups of each convolution.
+        groups: number of groups of each convolution.
 
     Shape: ``(B, in_chans, H, W)`` to ``(B, out_chans, H, W)``; :meth:`pooled` to ``(B, out_chans)``.
 
     Raises:
-        ValueError: channels that the kernel sizes or groups do not divide, even kernel sizes, lists of two lengths.
+        ValueError: channels not divisible by the groups or the number of kernel sizes, an even kernel size, or lists of
+            different lengths.
 
     Example:
         >>> PyramidSplitAttention(64, 64)(torch.randn(2, 64, 9, 11)).shape
@@ -71,13 +73,13 @@ class PyramidSplitAttention(nn.Module):
         super().__init__()
         if len(kernel_sizes) != len(groups) or not kernel_sizes:
             raise ValueError(
-                f"kernel_sizes={tuple(kernel_sizes)} and groups={tuple(groups)} must be of one length, at least 1"
+                f"kernel_sizes={tuple(kernel_sizes)} and groups={tuple(groups)} must have the same length, at least 1"
             )
         if any(k < 1 or k % 2 == 0 for k in kernel_sizes):
-            raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} must be odd, so that the maps keep their size")
+            raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} must be odd, so that maps keep their size")
         if out_chans % len(kernel_sizes):
             raise ValueError(
-                f"out_chans={out_chans} must be divisible by the number of kernel sizes {len(kernel_sizes)}"
+                f"out_chans={out_chans} must be divisible by the number of kernel sizes, {len(kernel_sizes)}"
             )
         split = out_chans // len(kernel_sizes)
         for group in groups:
@@ -92,11 +94,11 @@ class PyramidSplitAttention(nn.Module):
         )
         self.fc = nn.Linear(split, split, bias=False, device=device, dtype=dtype)
         self.max_kernel_size = max(kernel_sizes)
-        # What a map that is padded for the largest kernel has too much on each side for a smaller one.
+        # How much narrower the padding of each kernel is than that of the largest one, on each side.
         self._margins = [(self.max_kernel_size - k) // 2 for k in kernel_sizes]
 
     def _attention(self, means: list[Tensor]) -> Tensor:
-        """Softmax weights ``(B, n, split)`` for the global averages of the n convolutions, each ``(B, split)``."""
+        """Softmax weights ``(B, n, split)`` from the global averages of the n convolutions, each ``(B, split)``."""
         return (1 + 2 * self.fc(torch.stack(means, dim=1)).sigmoid()).softmax(1)
 
     def forward(self, x: Tensor, padded: bool = False) -> Tensor:
@@ -104,10 +106,9 @@ class PyramidSplitAttention(nn.Module):
 
         Args:
             x: the map.
-            padded: whether ``x`` has a margin of ``max_kernel_size // 2`` on each side already, which the output lacks.
+            padded: whether ``x`` is already padded by ``max_kernel_size // 2`` on each side; the output is not.
         """
-        check_map(x, self.in_chans, "x")
-        check_dtypes(self, x=x)
+        check_map(x, self.in_chans)
         if padded:
             crops = [F.pad(x, [-margin] * 4) if margin else x for margin in self._margins]
             maps = [conv(crop, padding=0) for conv, crop in zip(self.convs, crops)]
@@ -117,10 +118,10 @@ class PyramidSplitAttention(nn.Module):
         return torch.cat([attention[:, i] * maps[i] for i in reversed(range(len(maps)))], dim=1)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """``forward(x).mean((2, 3))``, exactly, at a small part of its cost.
+        """``forward(x).mean((2, 3))``, exactly, at a fraction of the cost.
 
-        The mean of a convolution's output is its kernel applied to the means of the windows that its taps see. These
-        means are a padded map of a single position, so that the same modules compute it.
+        The mean of a convolution's output is the kernel applied to the means of the windows that its taps see. These
+        means form a padded map with a single position, so the same modules compute it.
         """
         return self(window_means(x, self.max_kernel_size), padded=True).flatten(1)
 
@@ -131,14 +132,14 @@ class MultiScalePyramid(nn.Module):
     The authors' newer name is PMSF.
 
     Args:
-        in_chans: channels of the maps, one entry for each.
-        adapter_chans: channels A that each map is brought to (1x1 convolution without bias, batch norm, ReLU).
+        in_chans: channels of the maps, one entry per map.
+        adapter_chans: channels A of each adapter (1x1 convolution without bias, batch norm, ReLU).
         out_chans: channels O of the output.
-        size: side of the grid; maps are average-pooled to it, smaller ones enlarged.
+        size: height and width of the grid; maps are average-pooled to it, smaller maps are enlarged.
         kernel_sizes, groups: as for :class:`PyramidSplitAttention`.
 
-    Shape: list of ``(B, in_chans[i], H_i, W_i)`` to ``(B, out_chans, size, size)``, or with ``pooled=True`` to its mean
-    ``(B, out_chans)``, exactly, at a small part of its cost.
+    Shape: list of ``(B, in_chans[i], H_i, W_i)`` to ``(B, out_chans, size, size)``; with ``pooled=True``, to the mean
+    of that map, ``(B, out_chans)``, exactly and at a fraction of the cost.
 
     Example:
         >>> pyramid = MultiScalePyramid([32, 32], adapter_chans=32, out_chans=64)
@@ -159,21 +160,18 @@ class MultiScalePyramid(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"size={size} must be at least 1")
         self.in_chans = list(in_chans)
         self.out_chans = out_chans
-        self.size = size
+        self.size = check_integer(size, "size")
         self.adapters = nn.ModuleList(
-            ConvBnAct(chans, adapter_chans, bias=False, device=device, dtype=dtype) for chans in in_chans
+            ConvNormAct(chans, adapter_chans, bias=False, device=device, dtype=dtype) for chans in in_chans
         )
         self.psa = PyramidSplitAttention(
             adapter_chans * len(self.in_chans), out_chans, kernel_sizes, groups, device=device, dtype=dtype
         )
 
     def forward(self, maps: list[Tensor], pooled: bool = False) -> Tensor:
-        check_pyramid(maps, self.in_chans, "maps")
-        check_dtypes(self, maps=maps)
+        check_maps(maps, self.in_chans)
         adapted = [adapt(x) for adapt, x in zip(self.adapters, maps)]
         if not pooled:
             return self.psa(torch.cat([adaptive_avg_pool(x, self.size) for x in adapted], dim=1))

@@ -1,4 +1,4 @@
-"""Whole networks, built of timm backbones, this library's blocks and its heads."""
+"""Whole models: timm backbones, this library's blocks and heads."""
 
 from .encoder import MFSF2Encoder
 from .mfsf2 import MFSF2

@@ -1,4 +1,4 @@
-"""timm backbones as branches of the encoder. timm itself is imported when the first one is built."""
+"""timm backbones as branches of the encoder. timm is imported when the first one is built."""
 
 import difflib
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from torch import nn
 __all__ = ["REDUCTIONS", "Branch", "create_branch"]
 
 REDUCTIONS = (4, 8, 16, 32)
-"""Strides of the four maps that a branch delivers."""
+"""Strides of a branch's four maps."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A timm model and where its pyramid is found.
+    """A timm model and the place of its pyramid.
 
     Attributes:
         model: the timm model, without its classifier.
         levels: indices of the four maps in ``model.forward_intermediates``.
-        chans: their channels.
-        min_size: smallest height and width that the model takes, in pixels; 1 where it is not known.
+        chans: channels of the maps.
+        min_size: minimum height and width of an image, in pixels; 1 if unknown.
     """
 
     model: nn.Module
@@ -42,21 +42,21 @@ def create_branch(
     """Build a timm model as a branch.
 
     Args:
-        name: any timm model with feature maps of strides 4, 8, 16 and 32.
-        in_chans: channels of the image; pretrained stems are adapted by timm.
-        drop_path_rate: stochastic depth, passed on where it is not 0.
+        name: any timm model with feature maps at strides 4, 8, 16 and 32.
+        in_chans: channels of the image; timm adapts pretrained stems.
+        drop_path_rate: stochastic depth, passed on unless it is 0.
         pretrained: load timm's weights from the Hub.
-        cache_dir: where they are kept.
+        cache_dir: where to keep them.
 
     Raises:
-        ValueError: unknown name, or a model without such a pyramid.
+        ValueError: an unknown name, or a model without such a pyramid.
     """
     import timm
 
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
+    if not isinstance(name, str) or not timm.is_model(name):
+        near = difflib.get_close_matches(str(name).split(".")[0], timm.list_models(), n=3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise ValueError(f"unknown backbone {name!r}: give the name of a timm model{hint}")
+        raise ValueError(f"unknown backbone {name!r}: use the name of a timm model{hint}")
     kwargs: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     try:
         model: Any = timm.create_model(
@@ -74,9 +74,9 @@ def create_branch(
             raise ValueError(f"backbone {name!r} has no stochastic depth: pass drop_path_rate=0") from error
         raise
     levels, chans = _find_pyramid(model, name)
-    # What lies behind the last map (final convolutions, norms, classifier) would be parameters without a gradient.
+    # Layers behind the last map (final convolutions, norms, classifier) would never get a gradient.
     model.prune_intermediate_layers(list(levels), prune_norm=True)
-    # Before timm 1.0.31 some heads keep their norm all the same.
+    # Before timm 1.0.31, some heads keep their norm.
     for key, parameter in model.named_parameters():
         if key.startswith("head."):
             parameter.requires_grad_(False)
@@ -84,23 +84,23 @@ def create_branch(
 
 
 def _find_pyramid(model: nn.Module, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Indices and channels of the maps with strides 4, 8, 16 and 32, the last one of each stride."""
+    """Indices and channels of the last map at each of the strides 4, 8, 16 and 32."""
     info = getattr(model, "feature_info", None)
     usable = isinstance(info, list) and all(
         callable(getattr(model, method, None)) for method in ("forward_intermediates", "prune_intermediate_layers")
     )
     if not usable or not isinstance(info, list):
-        raise ValueError(f"backbone {name!r} offers no feature maps (timm's forward_intermediates): use another one")
+        raise ValueError(f"backbone {name!r} has no feature maps (timm's forward_intermediates): use another one")
     by_reduction = {entry["reduction"]: index for index, entry in enumerate(info)}
     if not all(reduction in by_reduction for reduction in REDUCTIONS):
         found = [entry["reduction"] for entry in info]
-        raise ValueError(f"backbone {name!r} has maps of strides {found}, needed are four levels, strides {REDUCTIONS}")
+        raise ValueError(f"backbone {name!r} has maps at strides {found}, but four maps at {REDUCTIONS} are needed")
     levels = tuple(by_reduction[reduction] for reduction in REDUCTIONS)
     return levels, tuple(int(info[level]["num_chs"]) for level in levels)
 
 
 def _min_size(model: nn.Module) -> int:
-    """Smallest image side in pixels for PVTv2, whose spatial reduction convolves each map with stride = kernel."""
+    """Minimum height and width for PVTv2, whose spatial reduction is a convolution with its kernel size as stride."""
     from timm.models.pvt_v2 import PyramidVisionTransformerV2
 
     if not isinstance(model, PyramidVisionTransformerV2):
@@ -108,7 +108,7 @@ def _min_size(model: nn.Module) -> int:
     smallest = 1
     stages: Any = model.stages
     for reduction, stage in zip(REDUCTIONS, stages):
-        # Every patch embedding pads, so the map has ceil(size / reduction) positions a side.
+        # Every patch embedding pads, so the map has ceil(size / reduction) rows and columns.
         convolution = stage.blocks[0].attn.sr
         kernel = convolution.kernel_size[0] if convolution is not None and not stage.blocks[0].attn.pool else 1
         smallest = max(smallest, reduction * (kernel - 1) + 1)

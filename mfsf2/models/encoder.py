@@ -1,48 +1,48 @@
 """Encoder of MFSF2-NET: a CNN branch, a transformer branch and the fusion of their feature maps."""
 
+import operator
 import re
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 import torch.fx
 from torch import Tensor, nn
 
-from ..layers.checks import check_dtypes, check_image, check_integer, check_rate, takes_statistics
+from ..layers.checks import check_batch, check_image, check_integer
 from ..layers.dct import FrequencyPairs
 from ..layers.fusion import FusionStage, MultiFreqMultiScaleFusion
 from ..layers.pooling import resize_bilinear, upsample_to
 from .backbones import create_branch
 
-__all__ = ["Images", "Indices", "MFSF2Encoder", "check_indices", "join_maps", "join_pooled", "reset_modules"]
+__all__ = ["Images", "Indices", "MFSF2Encoder", "join_maps", "join_pooled", "reset_modules", "resolve_indices"]
 
-for _name in ("check_image", "resize_bilinear", "upsample_to"):
-    torch.fx.wrap(_name)
+torch.fx.wrap("resize_bilinear")
 
 Images = tuple[Tensor, ...]
 """One image for both branches, or one for each."""
 
 Indices = int | Sequence[int] | None
+"""Which maps: the last few for an integer, else their positions."""
 
 
-def check_indices(indices: Any, n: int, name: str = "indices") -> None:
-    """Check which of ``n`` maps are asked for: the last few, or a list of positions."""
-    if isinstance(indices, int) and not isinstance(indices, bool):
-        if not 0 < indices <= n:
-            raise ValueError(f"{name}={indices}: ask for the last 1 to {n} maps")
-        return
-    if not isinstance(indices, Sequence) or not all(type(i) is int for i in indices):
-        given = type(indices) if isinstance(indices, Tensor) else repr(indices)
-        raise TypeError(f"{name}={given} must be an integer, for the last maps, or a list of integers, their positions")
-    if not indices or not all(-n <= i < n for i in indices):
-        raise ValueError(f"{name}={list(indices)}: ask for at least one of the maps 0 to {n - 1}, or -{n} to -1")
+def resolve_indices(indices: Any, n: int, name: str = "indices") -> list[int]:
+    """Positions from 0 of the maps that ``indices`` names, of n."""
+    if isinstance(indices, Integral):
+        if isinstance(indices, bool) or not 0 < int(indices) <= n:
+            raise ValueError(f"{name}={indices}: use an integer from 1 to {n}, for the last maps")
+        return list(range(n - int(indices), n))
+    if not len(indices) or not all(-n <= i < n for i in indices):
+        raise ValueError(f"{name}={list(indices)}: use at least one of the positions 0 to {n - 1}, or -{n} to -1")
+    return [operator.index(i) % n for i in indices]
 
 
 class MFSF2Encoder(nn.Module):
     """Two timm backbones side by side, fused stage by stage.
 
     Args:
-        cnn: name of the timm model of the CNN branch, with maps of strides 4, 8, 16 and 32.
+        cnn: name of a timm model with feature maps at strides 4, 8, 16 and 32, for the CNN branch.
         transformer: the same for the transformer branch.
         in_chans: channels of the image.
         channels: channels C of the fused maps.
@@ -50,15 +50,15 @@ class MFSF2Encoder(nn.Module):
         out_chans: channels O of the pyramid's output.
         reduction, num_frequencies, frequencies, grid_size: as for :class:`~mfsf2.layers.MFFE`.
         drop_path_rate: stochastic depth, in the transformer branch only.
-        pretrained_backbones: load timm's ImageNet weights of both branches from the Hub.
-        cache_dir: where these are kept.
+        pretrained_backbones: load timm's ImageNet weights for both branches from the Hub.
+        cache_dir: where to keep them.
 
     Attributes:
         cnn, transformer: the plain timm models.
         fusion: the :class:`~mfsf2.layers.MultiFreqMultiScaleFusion`.
-        min_size: smallest height and width of an image, in pixels.
+        min_size: minimum height and width of an image, in pixels.
 
-    Shape: image ``(B, in_chans, H, W)``, H, W >= ``min_size``, to ``(cnn_maps, transformer_maps)``, four maps each.
+    Shape: image ``(B, in_chans, H, W)`` with H, W >= ``min_size`` to ``(cnn_maps, transformer_maps)``, four maps each.
     """
 
     def __init__(
@@ -81,19 +81,15 @@ class MFSF2Encoder(nn.Module):
     ) -> None:
         super().__init__()
         sizes = dict(channels=channels, pyramid_chans=pyramid_chans, out_chans=out_chans)
-        for name, size in dict(in_chans=in_chans, **sizes, reduction=reduction, grid_size=grid_size).items():
+        for name, size in dict(in_chans=in_chans, **sizes).items():
             check_integer(size, name)
-        for name, backbone in (("cnn", cnn), ("transformer", transformer)):
-            if not isinstance(backbone, str):
-                raise TypeError(f"{name}={backbone!r} must be the name of a timm model")
-        check_rate(drop_path_rate, "drop_path_rate", below_one=True)
-        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise TypeError(f"dtype={dtype!r} must be a floating-point dtype of torch, e.g. torch.float32")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate={drop_path_rate} must be at least 0 and below 1")
         dd: dict[str, Any] = dict(device=device, dtype=dtype)
         common: dict[str, Any] = dict(in_chans=in_chans, pretrained=pretrained_backbones, cache_dir=cache_dir, **dd)
         cnn_branch = create_branch(cnn, **common)
         transformer_branch = create_branch(transformer, drop_path_rate=drop_path_rate, **common)
-        # What rebuilds this encoder.
+        # The arguments that rebuild this encoder.
         self.model_args: dict[str, Any] = dict(
             cnn=cnn,
             transformer=transformer,
@@ -130,23 +126,23 @@ class MFSF2Encoder(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Channels of what the heads read: the CNN's last map, the transformer's last map and the pyramid together."""
+        """Channels of the heads' input: the last map of the CNN, the last map of the transformer, and the pyramid."""
         return self.cnn_chans[-1] + self.transformer_chans[-1] + self.fusion.out_chans
 
     @property
     def placement(self) -> dict[str, Any]:
-        """Device and dtype of the weights."""
+        """Device and dtype of the weights, as arguments."""
         parameter = next(self.parameters())
         return dict(device=parameter.device, dtype=parameter.dtype)
 
     @property
     def num_stages(self) -> int:
-        """How many stages the branches have: four, fewer after :meth:`prune`."""
+        """Number of stages of the branches: four, or fewer after :meth:`prune`."""
         return len(self.fusion.stages)
 
     @property
     def kept_stages(self) -> list[int]:
-        """Positions of the stages that can be fused: all, fewer after :meth:`prune`."""
+        """Positions of the stages with a fusion: all, or fewer after :meth:`prune`."""
         return [index for index, stage in enumerate(self.fusion.stages) if isinstance(stage, FusionStage)]
 
     def forward(
@@ -156,13 +152,14 @@ class MFSF2Encoder(nn.Module):
 
         Args:
             x: image.
-            transformer_x: another image for the transformer branch, of a size of its own; None for the same image.
-            num_stages: how many stages; None for all.
+            transformer_x: another image for the transformer branch, of any size; None for the same image.
+            num_stages: number of stages; None for all.
         """
-        statistics = self.training and takes_statistics(self)
         for image in (x,) if transformer_x is None else (x, transformer_x):
-            check_image(image, self.in_chans, self.min_size, statistics)
-            check_dtypes(self, image=image)
+            check_image(image, self.in_chans, self.min_size)
+            if self.training:
+                # Of such images the map at stride 32 is a single pixel, which gives batch norm one value per sample.
+                check_batch(image, self, max_size=32)
         transformer_x = x if transformer_x is None else transformer_x
         n = num_stages or self.num_stages
         cnn_maps = _maps(self.cnn, x, self.cnn_levels[:n])
@@ -171,14 +168,14 @@ class MFSF2Encoder(nn.Module):
     def features(
         self, images: Images, pooled: bool, take: Sequence[int] = (), num_stages: int | None = None
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The map that the heads read, and the fused maps by their positions.
+        """The heads' input, and the fused maps by position.
 
         Args:
             images: one for both branches, or one for each.
-            pooled: join the pyramid's mean to the branches' last maps, in place of its map.
-            take: which fused maps are wanted; all are computed where the pyramid needs them.
-            num_stages: stop after so many stages; the last one's fused map is then returned for the heads' map, as
-                after :meth:`prune`.
+            pooled: join the mean of the pyramid's map to the last maps of the branches, instead of the map itself.
+            take: positions of the fused maps to compute; the pyramid needs all of them.
+            num_stages: stop after this many stages and return their last fused map as the heads' input, as after
+                :meth:`prune`.
         """
         cnn_maps, transformer_maps = self(*images, num_stages=num_stages)
         if num_stages is None and self.fusion.pyramid is not None:
@@ -190,27 +187,24 @@ class MFSF2Encoder(nn.Module):
         return fused[last], fused
 
     def take_indices(self, indices: Indices) -> list[int]:
-        """Positions from 0 of the fused maps that ``indices`` names: the last n for an integer, all kept for None."""
-        n, kept = self.num_stages, self.kept_stages
+        """Positions from 0 of the fused maps that ``indices`` names; None for all that are left."""
+        kept = self.kept_stages
         if indices is None:
             return kept
-        check_indices(indices, n)
-        if isinstance(indices, int):
-            indices = range(n - indices, n)
-        take = [i % n for i in indices]
+        take = resolve_indices(indices, self.num_stages)
         if not set(take) <= set(kept):
-            raise ValueError(f"indices={list(indices)}: this network is pruned to the maps {kept}")
+            raise ValueError(f"indices={take}: this model is pruned to the maps {kept}")
         return take
 
     def prune(self, keep: Sequence[int]) -> None:
-        """Remove what the fused maps at the positions ``keep`` do not need."""
+        """Remove everything that the fused maps at the positions ``keep`` do not need."""
         num_stages = max(keep) + 1
         for backbone, levels in ((self.cnn, self.cnn_levels), (self.transformer, self.transformer_levels)):
             backbone.prune_intermediate_layers(list(levels[:num_stages]), prune_norm=True)  # type: ignore[operator]
         self.fusion.prune(keep)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the branches' blocks in the backward pass instead of keeping their activations."""
+        """Recompute the blocks of both branches in the backward pass instead of storing their activations."""
         self.cnn.set_grad_checkpointing(enable)  # type: ignore[operator]
         self.transformer.set_grad_checkpointing(enable)  # type: ignore[operator]
 
@@ -226,7 +220,7 @@ class MFSF2Encoder(nn.Module):
         return groups
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that timm's optimisers spare from weight decay, as the branches declare them."""
+        """Names of parameters to exclude from weight decay, as the branches declare them."""
         names: set[str] = set()
         for branch in ("cnn", "transformer"):
             declared = getattr(getattr(self, branch), "no_weight_decay", None)
@@ -234,18 +228,18 @@ class MFSF2Encoder(nn.Module):
         return names
 
     def init_weights(self) -> None:
-        """Draw all weights afresh, also after ``to_empty``: norm statistics and filters included."""
+        """Initialize all weights, norm statistics and filters, also after ``to_empty``."""
         reset_modules(self)
         for branch in (self.cnn, self.transformer):
             if callable(getattr(branch, "init_weights", None)):
                 branch.init_weights()  # type: ignore[operator]
             elif callable(getattr(branch, "_init_weights", None)):
-                # timm's PVTv2 has no public method, it applies this one to every module.
+                # timm's PVTv2 has no public method and applies this one to every module.
                 branch.apply(branch._init_weights)  # type: ignore[arg-type]
 
 
 def reset_modules(root: nn.Module) -> None:
-    """Have every module that can draw its own weights afresh."""
+    """Call ``reset_parameters`` of every module that has it."""
     for module in root.modules():
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
@@ -253,13 +247,13 @@ def reset_modules(root: nn.Module) -> None:
 
 
 def join_pooled(cnn_map: Tensor, transformer_map: Tensor, pyramid: Tensor) -> Tensor:
-    """Concatenate two maps and a vector on the grid of the transformer map."""
+    """Concatenate two maps and a vector, on the grid of the transformer map."""
     constant = pyramid.unsqueeze(2).unsqueeze(3).expand(-1, -1, transformer_map.shape[2], transformer_map.shape[3])
     return torch.cat([resize_bilinear(cnn_map, transformer_map), transformer_map, constant], dim=1)
 
 
 def join_maps(cnn_map: Tensor, transformer_map: Tensor, pyramid: Tensor) -> Tensor:
-    """Concatenate three maps on the grid of the transformer map."""
+    """Concatenate three maps, on the grid of the transformer map."""
     return torch.cat(
         [resize_bilinear(cnn_map, transformer_map), transformer_map, upsample_to(pyramid, transformer_map)], dim=1
     )

@@ -1,4 +1,4 @@
-"""The fused maps in place of a prediction: what ``features_only=True`` returns. Importing this imports timm."""
+"""The fused maps instead of a prediction, for ``features_only=True``. Importing this module imports timm."""
 
 from typing import Any
 
@@ -9,24 +9,21 @@ from torch import Tensor
 from .mfsf2 import MFSF2
 from .two_modality import Input, MFSF2TwoModality
 
-__all__ = ["FeatureNetwork"]
+__all__ = ["FeatureModel"]
 
 
 def refuse_second_modality(*inputs: Input) -> None:
-    """Refuse inputs that a network of one image does not have."""
+    """Refuse the inputs of a second modality, for a model that takes one."""
     if any(x is not None for x in inputs):
-        raise TypeError("this network takes an image alone: stack and masks are for networks of two modalities")
+        raise TypeError("this model takes one image: stack and masks are for models with two modalities")
 
 
-# Symbolic tracing does not know which inputs will be given.
+# Symbolic tracing does not know which inputs there will be: this is one node.
 torch.fx.wrap("refuse_second_modality")
 
 
-class FeatureNetwork(FeatureGetterNet):
-    """timm's wrapper around ``forward_intermediates``, with all inputs of a network of two modalities.
-
-    A network of one image takes the first input alone.
-    """
+class FeatureModel(FeatureGetterNet):
+    """timm's wrapper around ``forward_intermediates``, for models with one modality or two."""
 
     model: MFSF2
 
@@ -42,15 +39,15 @@ class FeatureNetwork(FeatureGetterNet):
             second.update(stack=stack, image_mask=image_mask, stack_mask=stack_mask)
         else:
             refuse_second_modality(stack, image_mask, stack_mask)
-        network: Any = self.model
-        return network.forward_intermediates(
+        model: Any = self.model
+        return model.forward_intermediates(
             image, indices=self.out_indices, output_fmt=self.output_fmt, intermediates_only=True, **second
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """As the network's."""
+        """As :meth:`MFSF2.set_grad_checkpointing`."""
         self.model.set_grad_checkpointing(enable)
 
     def example_inputs(self) -> dict[str, Tensor]:
-        """As the network's."""
+        """As :meth:`MFSF2.example_inputs`."""
         return self.model.example_inputs()

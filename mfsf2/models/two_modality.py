@@ -1,13 +1,12 @@
-"""MFSF2-NET of two modalities: an image and a stack of slices. A reconstruction."""
+"""MFSF2-NET for two modalities: an image and a stack of slices. A reconstruction."""
 
 from typing import Any, ClassVar
 
 import torch
-import torch.fx
 from torch import Tensor
 
-from ..layers.checks import check_sides
-from ..layers.modality import TwoModalityStem, check_modality_dropout
+from ..layers.checks import check_pixels, check_rate
+from ..layers.modality import TwoModalityStem
 from . import outputs
 from .encoder import Images, Indices
 from .mfsf2 import MFSF2
@@ -18,44 +17,35 @@ __all__ = ["MFSF2TwoModality"]
 Input = Tensor | None
 
 
-def check_stack_sides(stack: Input, min_size: int) -> None:
-    """Check a stack's height and width, if there is one; all else is the stem's to check."""
-    if isinstance(stack, Tensor) and stack.dim() == 5:
-        check_sides(stack, min_size, "stack")
-
-
-torch.fx.wrap("check_stack_sides")
-
-
 class MFSF2TwoModality(MFSF2):
-    """MFSF2-NET for a dermoscopic image and a stack of confocal microscopy (RCM) slices.
+    """MFSF2-NET for a dermoscopic image and a stack of reflectance confocal microscopy (RCM) slices.
 
-    The image feeds the CNN branch, the stack the transformer branch; any other second modality of slices will do. With
-    one modality missing this is the one-modality network, see :class:`~mfsf2.layers.TwoModalityStem`. A reconstruction:
-    the authors' figure shows the second modality and they publish no code of it.
+    The image feeds the CNN branch, the stack the transformer branch. Any other modality with slices works too. With one
+    modality missing, this is the one-modality model, see :class:`~mfsf2.layers.TwoModalityStem`. A reconstruction: the
+    authors' figure shows the second modality, but its code is not published.
 
     Every method of :class:`MFSF2` that takes an image takes these four inputs:
 
-    - ``image``: ``(B, in_chans, H, W)``; None where no sample has one.
-    - ``stack``: ``(B, S, slice_chans, H', W')``; None where no sample has one.
-    - ``image_mask``: bool ``(B,)``, True where a sample has its image; None where all have.
+    - ``image``: ``(B, in_chans, H, W)``; None if no sample has one.
+    - ``stack``: ``(B, S, slice_chans or 1, H', W')``; None if no sample has one.
+    - ``image_mask``: bool ``(B,)``, True if a sample has its image; None if all have.
     - ``stack_mask``: the same for the stack.
 
     Args:
         num_classes, mask_classes: as for :class:`MFSF2`.
         in_chans: channels of the image.
         num_slices: slices S of the stack.
-        slice_chans: channels of each slice; None for those of the image.
-        modality_drop_rate: modality dropout in training, as ``drop_rate`` of :class:`~mfsf2.layers.TwoModalityStem`.
-        **network_args: further arguments of :class:`MFSF2`, those of :class:`MFSF2Encoder` among them.
+        slice_chans: channels of each slice: 1, or those of the image (None).
+        modality_drop_rate: modality dropout, see ``drop_rate`` of :class:`~mfsf2.layers.TwoModalityStem`.
+        **mfsf2_args: further arguments of :class:`MFSF2`, including those of :class:`MFSF2Encoder`.
 
-    Shape: as for :class:`MFSF2`; masks are of the image's size, or of the stack's where there is no image. H', W' are
-    free of H, W; all are >= 29 for PVTv2 branches.
+    Shape: as for :class:`MFSF2`. Masks have the size of the image, or of the stack if there is no image. H', W' need
+    not equal H, W; for PVTv2 branches all are >= 29.
 
     Raises:
-        ValueError: both modalities missing, for the batch or for a sample; a stack of wrong rank, slices, channels or
-            size; batches or masks of different lengths; as :class:`MFSF2`.
-        TypeError: unknown argument, masks that are not bool, inputs that are not floating point.
+        ValueError: both modalities missing, for the batch or for a sample; a stack of the wrong shape or size; batches
+            or masks of different lengths; see also :class:`MFSF2`.
+        TypeError: an unknown argument, a mask that is not bool, or an input that is not floating point.
     """
 
     family: ClassVar[str] = "mfsf2_rcm"
@@ -70,20 +60,20 @@ class MFSF2TwoModality(MFSF2):
         modality_drop_rate: float = 0.2,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        **network_args: Any,
+        **mfsf2_args: Any,
     ) -> None:
-        check_modality_dropout(modality_drop_rate, "modality_drop_rate", in_chans, slice_chans)
-        super().__init__(num_classes, mask_classes, in_chans, device=device, dtype=dtype, **network_args)
+        check_rate(modality_drop_rate, "modality_drop_rate")
+        super().__init__(num_classes, mask_classes, in_chans, device=device, dtype=dtype, **mfsf2_args)
         self.stem = TwoModalityStem(num_slices, in_chans, slice_chans, modality_drop_rate, device=device, dtype=dtype)
 
     @property
     def model_args(self) -> dict[str, Any]:
-        """Arguments of :func:`create_model` that rebuild this network, all but ``num_classes``."""
+        """Arguments of :func:`create_model` that rebuild this model, except ``num_classes``."""
         slices = self.stem.slices
         return dict(
             super().model_args,
             num_slices=slices.num_slices,
-            # What is taken from the image's channels stays so when the network is rebuilt for other images.
+            # None, so that it follows in_chans if the model is rebuilt for other images.
             slice_chans=None if slices.in_chans == self.in_chans else slices.in_chans,
             modality_drop_rate=self.stem.drop_rate,
         )
@@ -112,12 +102,12 @@ class MFSF2TwoModality(MFSF2):
         image_mask: Input = None,
         stack_mask: Input = None,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """As :meth:`MFSF2.forward_intermediates`, with arguments in timm's order and the stack by keyword.
+        """As :meth:`MFSF2.forward_intermediates`, with the arguments in timm's order and the stack by keyword.
 
-        The maps are on the transformer's grids: strides count from the stack where it is given.
+        The maps are on the transformer's grids, so if a stack is given, strides are relative to it.
         """
         if isinstance(indices, Tensor):
-            raise TypeError("the second argument, indices, is a tensor: give the stack by its name, stack=...")
+            raise TypeError("the second argument, indices, is a tensor: pass the stack as stack=...")
         images = self._images(image, stack, image_mask, stack_mask)
         return outputs.intermediates(self, images, indices, stop_early, output_fmt, intermediates_only)
 
@@ -136,22 +126,23 @@ class MFSF2TwoModality(MFSF2):
     def forward_deep(
         self, image: Input = None, stack: Input = None, image_mask: Input = None, stack_mask: Input = None
     ) -> Outputs:
-        """As :meth:`MFSF2.forward_deep`; strides count from the stack where it is given."""
+        """As :meth:`MFSF2.forward_deep`; if a stack is given, strides are relative to it."""
         return outputs.predict_deep(self, self._images(image, stack, image_mask, stack_mask))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that sort the parameters by depth; the stem of the stack is with the branches' stems."""
+        """Patterns that sort the parameters by depth; the stack's stem belongs to the branches' stems."""
         groups = super().group_matcher(coarse)
         groups.setdefault("stem", []).append((r"^stem\.", None))
         return groups
 
     def example_inputs(self) -> dict[str, Tensor]:
-        """Random inputs by name, a batch of two, of the network's device and dtype."""
+        """Random inputs by name, a batch of two, on the model's device and in its dtype."""
         slices = self.stem.slices
         stack = torch.randn(2, slices.num_slices, slices.in_chans, 160, 256, **self.encoder.placement)
         return {**super().example_inputs(), "stack": stack}
 
     def _images(self, image: Input, stack: Input, image_mask: Input, stack_mask: Input) -> Images:
         """The images for both branches."""
-        check_stack_sides(stack, self.encoder.min_size)
+        if stack is not None:
+            check_pixels(stack, self.encoder.min_size, "stack")
         return self.stem(image, stack, image_mask, stack_mask)

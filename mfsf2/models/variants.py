@@ -1,4 +1,4 @@
-"""The named networks: one entry each, with the arguments that make it and the pretrained tags it has."""
+"""The named models, each with its class, its arguments and its pretrained tags."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .two_modality import MFSF2TwoModality
 __all__ = ["BACKBONES_TAG", "VARIANTS", "Variant"]
 
 BACKBONES_TAG = "in1k_backbones"
-"""Tag of the start from ImageNet: both branches' weights come from timm's Hub repositories, all else is fresh."""
+"""Tag for ImageNet weights in both branches, from timm's Hub repositories; everything else is untrained."""
 
 _TRAINED_TAGS: dict[str, tuple[str, ...]] = {
     "mfsf2_tiny_cls": ("ham10000",),
@@ -23,37 +23,37 @@ _TRAINED_TAGS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A named network.
+    """A named model.
 
     Attributes:
-        network: its class.
-        args: the class's arguments.
-        cfg: input and head in the form of timm's pretrained configuration.
-        tags: pretrained tags, the default first.
+        model_cls: the class.
+        args: arguments of the class.
+        cfg: input and head, in the form of timm's pretrained configuration.
+        tags: pretrained tags, the default one first.
     """
 
-    network: type[MFSF2]
+    model_cls: type[MFSF2]
     args: Mapping[str, Any]
     cfg: Mapping[str, Any]
     tags: tuple[str, ...]
 
     @property
     def has_classes(self) -> bool:
-        """Whether it has a head of classes."""
+        """Whether the model has a classification head."""
         return self.args["num_classes"] is not None
 
     @property
     def has_masks(self) -> bool:
-        """Whether it has a head of masks."""
+        """Whether the model has a segmentation head."""
         return self.args["mask_classes"] is not None
 
     @property
     def argument_names(self) -> dict[str, str]:
-        """The arguments that :func:`create_model` takes for it, each with its name in the class.
+        """The arguments that :func:`create_model` accepts, each with its name in the class.
 
-        Arguments of a missing head are left out. ``num_classes`` and ``drop_rate`` are those of the first head.
+        Arguments of a missing head are omitted. ``num_classes`` and ``drop_rate`` belong to the first head.
         """
-        classes = (MFSF2Encoder, MFSF2, self.network)
+        classes = (MFSF2Encoder, MFSF2, self.model_cls)
         names = {name: name for cls in classes for name in signature(cls).parameters if not name.endswith("_args")}
         if not self.has_masks:
             return {name: own for name, own in names.items() if name not in _MASK_ARGS}
@@ -64,7 +64,7 @@ class Variant:
 
     @property
     def trained_tags(self) -> list[str]:
-        """The tags whose weights are trained throughout."""
+        """The tags with weights for the whole model."""
         return [tag for tag in self.tags if tag != BACKBONES_TAG]
 
 
@@ -105,7 +105,7 @@ _TASKS: dict[str, tuple[type[MFSF2], int | None, int | None]] = {
 
 VARIANTS: dict[str, Variant] = {
     f"{size}_{task}": Variant(
-        network,
+        model_cls,
         args={**args, "num_classes": classes, "mask_classes": masks},
         # Of the first head.
         cfg=dict(
@@ -115,7 +115,7 @@ VARIANTS: dict[str, Variant] = {
         ),
         tags=(*_TRAINED_TAGS.get(f"{size}_{task}", ()), BACKBONES_TAG),
     )
-    for task, (network, classes, masks) in _TASKS.items()
+    for task, (model_cls, classes, masks) in _TASKS.items()
     for size, args in _SIZES.items()
 }
-"""All named networks."""
+"""All named models."""

@@ -1,4 +1,4 @@
-"""Weights: load, save, find, convert."""
+"""Weights: read, load, save, find, convert."""
 
 from .convert import convert_authors_keys
 from .load import load_checkpoint

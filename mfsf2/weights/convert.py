@@ -1,13 +1,13 @@
-"""Checkpoints of the authors' code: their key names to ours."""
+"""Key names of other checkpoints to ours: those of the authors' code, and those of version 0.1."""
 
 import re
 from collections.abc import Callable
 
 from torch import Tensor
 
-__all__ = ["convert_authors_keys", "has_authors_keys"]
+__all__ = ["convert_authors_keys", "convert_older_keys", "has_authors_keys"]
 
-# In this order, each applied where it matches. The transformer's part is timm's own conversion of PVTv2 checkpoints.
+# Applied in this order. The transformer's part is timm's own conversion of PVTv2 checkpoints.
 _RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"^resnet\.conv1\.0\.", "encoder.cnn.conv1."),
     (r"^resnet\.conv1\.1\.", "encoder.cnn.bn1."),
@@ -41,7 +41,7 @@ _RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"^classifier\.4\.", "head.fc."),
 ]
 
-# Convolutions of size one that are linear layers here.
+# 1x1 convolutions that are linear layers here.
 _LINEAR = re.compile(r"\.(fc1|fc2|psa\.fc)\.weight$")
 
 
@@ -51,10 +51,10 @@ def has_authors_keys(state: dict[str, Tensor]) -> bool:
 
 
 def convert_authors_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the authors' keys; a state dict with our keys is returned as it is.
+    """Rename the authors' keys; a state dict with our keys is returned unchanged.
 
-    Their second, unused transformer (``pvt.*``) and the per-channel copies of the DCT filters (``dct_wgt_*``) are left
-    out. Keys that are not theirs stay, for the loader to report.
+    Their second, unused transformer (``pvt.*``) and the per-channel copies of the DCT filters (``dct_wgt_*``) are
+    omitted. Unknown keys are kept, for the loader to report.
     """
     if not has_authors_keys(state):
         return state
@@ -69,3 +69,8 @@ def convert_authors_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
             value = value.flatten(1)
         converted[name] = value
     return converted
+
+
+def convert_older_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename keys of version 0.1: the ``gamma`` of axial attention was called ``factor``."""
+    return {re.sub(r"\.axial\.(rows|columns)\.factor$", r".axial.\1.gamma", key): value for key, value in state.items()}

@@ -16,18 +16,18 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read ``.safetensors``, or a file of ``torch.save`` without running code from it (``weights_only=True``).
 
-    Training checkpoints that keep the weights under ``state_dict``, ``model_state_dict`` or ``model`` are unwrapped,
-    and the prefix ``module.`` of data-parallel training is removed.
+    Training checkpoints with the weights under ``state_dict``, ``model_state_dict`` or ``model`` are unwrapped, and the
+    prefix ``module.`` of data-parallel training is removed.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated, damaged, or not a checkpoint.
+        ValueError: the file is truncated, damaged, or not a checkpoint.
     """
     path = Path(path)
     if path.is_dir():
         raise FileNotFoundError(
-            f"no checkpoint at {path}, it is a folder: give a file, or create_model the name 'local-dir:{path}' for "
-            "what save_pretrained wrote"
+            f"no checkpoint at {path}, which is a folder: pass a file, or use create_model('local-dir:{path}') for a "
+            "folder written by save_pretrained"
         )
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -54,11 +54,11 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except OSError:
         raise
     except Exception as error:
-        # Any bytes are instructions to the unpickler, with any error; torch's own advice is to run them unchecked.
+        # The unpickler may raise anything, and torch's message advises loading the file unchecked.
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"it holds {code[1]}" if code else "it is damaged, or not a file of torch.save"
+        reason = f"it contains {code[1]}" if code else "it is damaged, or was not written by torch.save"
         raise ValueError(
-            f"{path} cannot be read as a checkpoint of tensors: {reason}. A file that you trust can be converted to "
+            f"{path} cannot be read as a checkpoint of tensors: {reason}. If you trust the file, convert it to "
             "safetensors"
         ) from None
     if isinstance(content, dict):
@@ -67,5 +67,5 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
                 content = content[wrapper]
                 break
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} does not hold a state dict: expected tensors by name")
+        raise ValueError(f"{path} is not a state dict: expected tensors by name")
     return content

@@ -1,4 +1,4 @@
-"""Save a network as a folder that :func:`mfsf2.create_model` and timm load."""
+"""Save a model as a folder that :func:`mfsf2.create_model` and timm can load."""
 
 import json
 import os
@@ -14,7 +14,7 @@ __all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "save_pretrained"]
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 
-# Where weights came from is not true of the copy any more.
+# Entries about the source of the weights, which do not apply to the copy.
 _SOURCE_KEYS = ("url", "file", "sha256", "hf_hub_id", "hf_hub_filename", "source", "tag", "state_dict", "architecture")
 
 
@@ -23,17 +23,16 @@ def save_pretrained(
 ) -> None:
     """Write ``model.safetensors`` and ``config.json`` (timm's form) into a folder.
 
-    Both files are written beside the old ones first, which stay as they are if anything fails.
+    Both files are first written next to the old ones, which stay unchanged if anything fails.
 
     Args:
-        model: a network of this library, not pruned and not wrapped for ``features_only``.
-        directory: the folder, created where it does not exist.
-        label_names: names of the classes in their order, as many as the network has and no two alike; None keeps those
-            that it carries.
+        model: a model of this library, neither pruned nor with ``features_only``.
+        directory: the folder, created if it does not exist.
+        label_names: class names in the order of the classes, one per class and all different; None keeps the model's.
 
     Raises:
-        TypeError: a model of another library, names that are not a list of strings.
-        ValueError: a pruned network, a wrong number of names, a name given twice.
+        TypeError: a model of another library, or names that are not a list of strings.
+        ValueError: a pruned model, a wrong number of names, or a duplicate name.
 
     Example:
         >>> import mfsf2, tempfile
@@ -54,14 +53,21 @@ def save_pretrained(
     temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS_NAME, CONFIG_NAME)}
     try:
         save_file(tensors, temporary[WEIGHTS_NAME], metadata={"format": "pt"})
-        temporary[CONFIG_NAME].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        # safetensors may write a file for its owner alone; this one is as readable as any other new file.
+        temporary[CONFIG_NAME].write_text(json.dumps(config, indent=2, default=_plain) + "\n", encoding="utf-8")
+        # safetensors may make the file readable for its owner only.
         shutil.copymode(temporary[CONFIG_NAME], temporary[WEIGHTS_NAME])
         for name, path in temporary.items():
             path.replace(folder / name)
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar among the arguments, as JSON can hold it."""
+    if callable(getattr(value, "item", None)):
+        return value.item()
+    raise TypeError(f"{value!r} cannot be saved in {CONFIG_NAME}")
 
 
 def _check_names(label_names: Any) -> None:
@@ -74,24 +80,24 @@ def _check_names(label_names: Any) -> None:
         if not isinstance(name, str):
             raise TypeError(f"label_names must be a list of strings, got {name!r} at position {index}")
         if label_names.index(name) < index:
-            raise ValueError(f"label_names holds {name!r} twice: every class needs a name of its own")
+            raise ValueError(f"label_names has {name!r} twice: every class needs its own name")
 
 
 def _config(model: nn.Module, label_names: Sequence[str] | None) -> dict[str, Any]:
-    """The folder's configuration, in timm's form."""
+    """The configuration, in timm's form."""
     architecture, args = getattr(model, "architecture", None), getattr(model, "model_args", None)
     if not isinstance(args, dict):
-        raise TypeError(f"{type(model).__name__} is no network of this library: save what mfsf2.create_model returned")
+        raise TypeError(f"{type(model).__name__} is not a model of this library: save a model from mfsf2.create_model")
     if model.is_pruned:
-        raise ValueError("a pruned network cannot be rebuilt from a configuration: save its state_dict() instead")
+        raise ValueError("a pruned model cannot be rebuilt from a configuration: save its state_dict() instead")
     cfg = dict(getattr(model, "pretrained_cfg", {}))
     num_classes = model.num_classes
     if label_names is None and num_classes == cfg.get("num_classes"):
         label_names = cfg.get("label_names")
     if label_names is not None and len(label_names) != num_classes:
-        raise ValueError(f"label_names holds {len(label_names)} names, the network has {num_classes} classes")
+        raise ValueError(f"label_names has {len(label_names)} names, but the model has {num_classes} classes")
     config: dict[str, Any] = dict(architecture=cfg.get("architecture", architecture), num_classes=num_classes)
-    # timm reads these two, where a network has them.
+    # timm reads these two, if a model has them.
     config.update({name: getattr(model, name) for name in ("num_features", "global_pool") if hasattr(model, name)})
     if label_names is not None:
         config["label_names"] = list(label_names)
@@ -99,7 +105,7 @@ def _config(model: nn.Module, label_names: Sequence[str] | None) -> dict[str, An
     foreign = {*_SOURCE_KEYS, "label_names"}
     carried = cfg.get("label_names")
     if carried and label_names is not None and list(label_names) != list(carried):
-        # They are those of the classes that it carried.
+        # They describe the former classes.
         foreign |= {"label_descriptions", "temperature"}
     source = {key: value for key, value in cfg.items() if key not in foreign}
     source["num_classes"] = num_classes

@@ -10,8 +10,8 @@ import peft
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from contract import randomize_norms
 from fvcore.nn import FlopCountAnalysis
+from micro import TASKS, randomize_norms
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,7 +21,6 @@ import mfsf2
 import mfsf2.timm_models
 from mfsf2.layers import ConcatConv2d, SplitConv2d
 
-TASKS = ["cls", "seg", "clsseg", "rcm_cls", "rcm_seg", "rcm_clsseg"]
 CPU = torch.device("cpu")
 every_task = pytest.mark.parametrize("task", TASKS)
 
