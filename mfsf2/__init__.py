@@ -9,8 +9,8 @@
 - ``timm_models``: registers models with timm.
 
 Notation: r_1..r_4 are the maps of the CNN and p_1..p_4 those of the transformer, at strides 4, 8, 16 and 32. F_1..F_4
-are the fused maps, and P is the output of the pyramid. C, A and O are the channels of F_i, of the pyramid's adapters and
-of P. G is the height and width of the grid of the DCT filters, and K their number.
+are the fused maps, and P is the output of the pyramid. C, A and O are the channels of F_i, of the pyramid's adapters
+and of P. G is the height and width of the grid of the DCT filters, and K their number.
 """
 
 from .heads import ClassificationHead, SegmentationHead

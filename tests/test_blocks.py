@@ -203,8 +203,10 @@ def test_copies(block: Block) -> None:
         assert all(torch.equal(y, e) for y, e in zip(flat(twin(*inputs)), expected))
 
 
+@pytest.mark.compile
 @every_block
 def test_compiles_to_one_graph(block: Block) -> None:
+    torch._dynamo.reset()
     module = block.build().eval()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=True)
     for size in [(6, 5), (9, 12)]:

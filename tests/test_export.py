@@ -21,14 +21,14 @@ SIZES = [(1, MIN_EXPORT_SIZE, MIN_EXPORT_SIZE), (2, 224, 224), (3, 65, 71), (1, 
 OLD_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH
 exports = pytest.mark.skipif(OLD_TORCH, reason=f"torch {torch.__version__} refuses to export, as another test checks")
 
-# A network whose name is a task is micro; one is what people use. Those of one name stay together: they share a program.
-# One network is exported in every run of the tests, the others with the slow ones.
-QUICK = "rcm_cls"
-NAMES = [*TASKS, "mfsf2_tiny_clsseg"]
-CASES = [
-    pytest.param(name, marks=[pytest.mark.xdist_group(name), *([] if name == QUICK else [pytest.mark.compile])])
-    for name in NAMES
-]
+# A network whose name is a task is micro; the other is what people use. Heads of both kinds, inputs of both kinds.
+NAMES = ["cls", "rcm_clsseg", "mfsf2_tiny_clsseg"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> None:
+    """What was compiled before makes the compiler take sizes for variables, which is slower."""
+    torch._dynamo.reset()
 
 
 def network(name: str) -> Any:
@@ -38,21 +38,6 @@ def network(name: str) -> Any:
     model = mfsf2.create_model(name).eval()
     randomize_norms(model)
     return model
-
-
-@pytest.fixture(scope="module", params=CASES)
-def model(request: pytest.FixtureRequest) -> Any:
-    return network(request.param)
-
-
-@pytest.fixture(scope="module")
-def program(model: Any) -> ExportedProgram:
-    return export_program(model)
-
-
-@pytest.fixture(scope="module")
-def exported(program: ExportedProgram) -> Any:
-    return program.module()
 
 
 def inputs_of(model: Any, batch: int, height: int, width: int) -> tuple[Tensor, ...]:
@@ -77,20 +62,24 @@ def test_minimum_is_at_most_64() -> None:
     assert MIN_EXPORT_SIZE <= 64
 
 
-def test_compile_to_one_graph(model: Any) -> None:
+@pytest.mark.compile
+@pytest.mark.parametrize("name", [*TASKS, "mfsf2_tiny_clsseg"])
+def test_compile_to_one_graph(name: str) -> None:
+    model = network(name)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     # A second size compiles again, with sizes as variables.
-    for size in SIZES[1:3] if model.architecture == "mfsf2_clsseg" else SIZES[1:2]:
+    for size in SIZES[1:3] if name == "cls" else SIZES[1:2]:
         inputs = inputs_of(model, *size)
         assert error(compiled(*inputs), model(*inputs)) <= TOLERANCE
 
 
 @pytest.mark.compile
-def test_compile_training_step(model: Any) -> None:
-    trained = copy.deepcopy(model).train()
-    compiled = torch.compile(trained, fullgraph=True, backend="aot_eager")
+@pytest.mark.parametrize("name", NAMES)
+def test_compile_training_step(name: str) -> None:
+    model = network(name).train()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     total(compiled(*inputs_of(model, 2, 64, 64))).backward()
-    assert all(p.grad is not None for p in trained.parameters())
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_old_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,15 +88,21 @@ def test_old_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         export_program(build())
 
 
-@exports
-def test_exported_program(model: Any, exported: Any) -> None:
+def check_exported(model: Any, program: ExportedProgram, path: Path) -> None:
+    """The program, and the ONNX file made of it, against the network; it takes no smaller images than it says."""
+    import onnxruntime
+
+    exported = program.module()
+    export_onnx(program, path)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    session = onnxruntime.InferenceSession(path)
     for size in SIZES:
         inputs = inputs_of(model, *size)
-        assert error(exported(*inputs), model(*inputs)) <= TOLERANCE, size
-
-
-@exports
-def test_exported_program_refuses_smaller_images(model: Any, exported: Any) -> None:
+        expected = model(*inputs)
+        assert error(exported(*inputs), expected) <= TOLERANCE, size
+        outputs = session.run(None, {name: x.numpy() for name, x in zip(("image", "stack"), inputs)})
+        expected = [expected] if isinstance(expected, Tensor) else list(expected)
+        assert error([torch.from_numpy(np.asarray(y)) for y in outputs], expected) <= TOLERANCE, size
     inputs = inputs_of(model, 1, 64, 64)
     for size in [(MIN_EXPORT_SIZE - 1, 64), (64, MIN_EXPORT_SIZE - 1)]:
         for index, x in enumerate(inputs):
@@ -118,28 +113,31 @@ def test_exported_program_refuses_smaller_images(model: Any, exported: Any) -> N
 
 @exports
 @pytest.mark.compile
-@pytest.mark.parametrize("name", ["cls", "clsseg", "rcm_cls"])
-def test_minimum_is_the_smallest_possible(name: str) -> None:
-    with pytest.raises(torch._dynamo.exc.UserError, match=f"min={MIN_EXPORT_SIZE}"):
-        export_program(network(name), min_size=MIN_EXPORT_SIZE - 1)
+@pytest.mark.parametrize("name", NAMES)
+def test_export_and_onnx(name: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = network(name)
+    check_exported(model, export_program(model), tmp_path / "model.onnx")
+    names = [node.name for node in onnxruntime.InferenceSession(tmp_path / "model.onnx").get_outputs()]
+    assert names == (["logits", "masks"] if name.endswith("clsseg") else ["output"])
 
 
 @exports
-def test_onnx(model: Any, program: ExportedProgram, tmp_path: Path) -> None:
-    import onnxruntime
+def test_the_first_stage_compiles_exports_and_becomes_onnx(tmp_path: Path) -> None:
+    """A part of what the slow tests do with whole networks, for every run."""
+    model = build("cls", features_only=True, out_indices=(0,))
+    inputs = inputs_of(model, 2, 64, 96)
+    assert error(torch.compile(model, fullgraph=True, backend="aot_eager")(*inputs), model(*inputs)) <= TOLERANCE
+    check_exported(model, export_program(model), tmp_path / "model.onnx")
 
-    path = tmp_path / "model.onnx"
-    export_onnx(program, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
-    session = onnxruntime.InferenceSession(path)
-    names = [node.name for node in session.get_outputs()]
-    assert names == (["logits", "masks"] if model.architecture.endswith("clsseg") else ["output"])
-    for size in SIZES:
-        inputs = inputs_of(model, *size)
-        outputs = session.run(None, {name: x.numpy() for name, x in zip(("image", "stack"), inputs)})
-        expected = model(*inputs)
-        expected = [expected] if isinstance(expected, Tensor) else list(expected)
-        assert error([torch.from_numpy(np.asarray(y)) for y in outputs], expected) <= TOLERANCE
+
+@exports
+@pytest.mark.compile
+@pytest.mark.parametrize("name", ["cls", "rcm_cls"])
+def test_minimum_is_the_smallest_possible(name: str) -> None:
+    with pytest.raises(torch._dynamo.exc.UserError, match=f"min={MIN_EXPORT_SIZE}"):
+        export_program(network(name), min_size=MIN_EXPORT_SIZE - 1)
 
 
 @exports
@@ -159,7 +157,7 @@ def test_fold_batch_norm_of_features(name: str) -> None:
     assert error(fold_batch_norm(features)(*inputs), features(*inputs)) <= 1e-4
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*TASKS, "mfsf2_tiny_clsseg"])
 def test_fold_batch_norm(name: str) -> None:
     model = network(name)
     folded = fold_batch_norm(model)

@@ -115,6 +115,7 @@ def test_copies_and_channels_last() -> None:
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.compile
 def test_compiles_with_masks_and_sizes_of_its_own() -> None:
     block = mfsf2.TwoModalityStem().eval()
     torch.nn.init.normal_(block.slices.weight)

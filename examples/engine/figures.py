@@ -107,7 +107,8 @@ def _draw_cell(axis: Any, cell: Cell) -> None:
         heat = F.interpolate(cell.heat[None, None], size=(height, width), mode="bilinear")[0, 0]
         axis.imshow(heat.numpy(), cmap="jet", alpha=0.45, vmin=0, vmax=1)
     for mask, colour in cell.outlines:
-        if mask.any() and not mask.all():
+        # matplotlib draws no contour of a single row or column.
+        if min(mask.shape) > 1 and mask.any() and not mask.all():
             axis.contour(mask.numpy(), levels=[0.5], colors=colour, linewidths=1.4)
     axis.set(xticks=[], yticks=[])
     axis.set_xlabel(cell.note, fontsize=8, parse_math=False)

@@ -43,6 +43,7 @@ def images_of(data: Path, number: int = 2) -> list[Path]:
     return sorted((data / IMAGE_FOLDERS[0]).iterdir())[:number]
 
 
+@pytest.mark.training
 def test_ablate(data: Path, networks: dict[str, Path]) -> None:
     run = networks["cls"].parent
     results = ablate.main(["--data", "ham10000", "--folder", str(data), "--run", str(run)])
@@ -60,6 +61,7 @@ def test_ablate(data: Path, networks: dict[str, Path]) -> None:
         ablate.main(["--data", "ham10000", "--folder", str(data), "--run", str(networks["seg"].parent)])
 
 
+@pytest.mark.training
 def test_overfit(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "overfit.json"
     save_file(create_model("resnet18", num_classes=0).state_dict(), tmp_path / "resnet18.safetensors")
@@ -71,6 +73,7 @@ def test_overfit(data: Path, tmp_path: Path) -> None:
         overfit.main(["--folder", str(tmp_path)])
 
 
+@pytest.mark.training
 def test_two_modalities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_modalities, "TEST_PAIRS", 9)
     results = two_modalities.main(["--steps", "2", "--size", "40", "--batch-size", "4", "--out", str(tmp_path)])

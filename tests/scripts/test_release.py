@@ -24,6 +24,7 @@ def arguments(run: Path, data: Path, out: Path) -> list[str]:
     return ["--checkpoint", str(run / "best"), *fixed]
 
 
+@pytest.mark.training
 def test_release(run: Run, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, data, out = run("ham10000_clsseg"), folders["ham10000"], tmp_path / "released"
     release.main([*arguments(folder, data, out), "--input_size", "64"])

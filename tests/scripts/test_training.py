@@ -22,6 +22,8 @@ from timm import create_model
 
 import mfsf2
 
+pytestmark = pytest.mark.training
+
 
 def test_a_second_training_keeps_the_names_of_the_first(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     """Lesions first, then polyps: the network still knows what it saw, and the stricter terms stay."""

@@ -225,6 +225,7 @@ def test_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.txt", "last.pt"]
 
 
+@pytest.mark.training
 def test_disk_that_fills_up_during_a_training(lesions: Path, tmp_path: Path) -> None:
     """The network of 66 MB still fits, the checkpoint with the optimiser's state does not; room is made, it goes on."""
     given = arguments("ham10000_clsseg", lesions, tmp_path / "out", "--optim.epochs", "2")

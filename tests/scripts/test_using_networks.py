@@ -33,7 +33,9 @@ def evaluation(config: str, folder: Path, data: Path, out: Path, *more: str) -> 
     return evaluate.main([*fixed, *split, "--rounds", "20", "--device", "cpu", *more])
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    "config", [pytest.param(name, marks=[] if name == "first_try" else pytest.mark.training) for name in CONFIGS]
+)
 def test_train_and_evaluate(
     config: str, run: Run, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +71,7 @@ def test_train_and_evaluate(
     assert [row["id"] for row in rows] == parts["test"]
 
 
+@pytest.mark.training
 def test_flips_and_another_size(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     """The mean over an image and its mirror images does not change when the image is mirrored."""
     folder = run("ham10000_clsseg")
@@ -98,6 +101,7 @@ def test_flips_and_another_size(run: Run, folders: dict[str, Path], tmp_path: Pa
     assert (larger["flips"], larger["input_size"]) == (False, 64) and larger["log_loss"] != plain["log_loss"]
 
 
+@pytest.mark.training
 def test_frequencies_of_the_training_part(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     """Probabilities are those of Bayes' rule with the training part's frequencies in place of equal ones."""
     folder, data = run("ham10000_clsseg"), folders["ham10000"]
@@ -118,6 +122,7 @@ def test_frequencies_of_the_training_part(run: Run, folders: dict[str, Path], tm
         evaluation("ham10000_seg", run("ham10000_seg"), data, tmp_path / "d", "--frequencies", "true")
 
 
+@pytest.mark.training
 def test_overlap_is_left_out(
     run: Run, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +143,7 @@ def predicted(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.training
 def test_predict(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     images = sorted((folders["kvasir"] / "images").iterdir())[:3]
     options = ["--out", str(tmp_path / "seg"), "--device", "cpu"]
@@ -159,6 +165,7 @@ def test_predict(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
         assert row["predicted"] == max(probabilities, key=probabilities.__getitem__)
 
 
+@pytest.mark.training
 def test_predict_with_the_temperature_of_the_network(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     network = load_network(str(run("ham10000_clsseg") / "best"))
     network.pretrained_cfg["temperature"] = 2.0
@@ -171,6 +178,7 @@ def test_predict_with_the_temperature_of_the_network(run: Run, folders: dict[str
     assert [float(row[name]) for name in ham10000.CLASSES] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+@pytest.mark.training
 def test_predict_with_and_without_stacks(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     data = folders["psinkd"]
     stacks = tmp_path / "stacks"
@@ -189,6 +197,7 @@ def test_predict_with_and_without_stacks(run: Run, folders: dict[str, Path], tmp
         predict.main([*fixed, "--out", str(tmp_path / "with"), "--stacks", str(stacks)])
 
 
+@pytest.mark.training
 def test_visualize(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     data = folders["ham10000"]
     images = sorted((data / ham10000.IMAGE_FOLDERS[0]).iterdir())[:2]
@@ -216,6 +225,7 @@ IMAGES = {
 }
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("config", IMAGES)
 def test_predict_and_visualize_on_each_data_set(
     config: str, run: Run, folders: dict[str, Path], tmp_path: Path
@@ -230,6 +240,7 @@ def test_predict_and_visualize_on_each_data_set(
         assert picture.width > 400
 
 
+@pytest.mark.training
 def test_class_activation_is_the_gradient(run: Run, folders: dict[str, Path]) -> None:
     """Against the definition: finite differences of the logit along each channel of the fused map."""
     network = visualize.load_with(str(run("ham10000_cls") / "best"), "head").double()
