@@ -62,3 +62,11 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 def hub() -> Path:
     """Folder whose subfolders ``OWNER/NAME`` the local Hub serves."""
     return _root
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """The same numbers for a test, whichever worker runs it after whichever other test."""
+    import torch
+
+    torch.manual_seed(0)

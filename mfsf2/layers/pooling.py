@@ -67,7 +67,7 @@ def resize_bilinear(x: Tensor, like: Tensor) -> Tensor:
 
 def _same_grid(x: Tensor, like: Tensor) -> bool:
     """Whether two maps have the same height and width; in an exported program, whether they do for every image size."""
-    # TorchScript, which timm's tests apply to traced models, skips code behind this very condition only.
+    # TorchScript, which timm's tests apply to traced models, skips code only behind exactly this condition.
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         exporting = torch.compiler.is_exporting()
         if exporting:

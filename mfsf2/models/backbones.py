@@ -15,7 +15,7 @@ REDUCTIONS = (4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Branch:
-    """A timm model and the place of its pyramid.
+    """A timm model and the indices of its four pyramid maps.
 
     Attributes:
         model: the timm model, without its classifier.
@@ -74,7 +74,7 @@ def create_branch(
             raise ValueError(f"backbone {name!r} has no stochastic depth: pass drop_path_rate=0") from error
         raise
     levels, chans = _find_pyramid(model, name)
-    # Layers behind the last map (final convolutions, norms, classifier) would never get a gradient.
+    # Layers after the last map (final convolutions, norms, classifier) would never receive a gradient.
     model.prune_intermediate_layers(list(levels), prune_norm=True)
     # Before timm 1.0.31, some heads keep their norm.
     for key, parameter in model.named_parameters():

@@ -158,7 +158,7 @@ class MFSF2Encoder(nn.Module):
         for image in (x,) if transformer_x is None else (x, transformer_x):
             check_image(image, self.in_chans, self.min_size)
             if self.training:
-                # Of such images the map at stride 32 is a single pixel, which gives batch norm one value per sample.
+                # For such images, the stride-32 map is a single pixel, so batch norm sees only one value per sample.
                 check_batch(image, self, max_size=32)
         transformer_x = x if transformer_x is None else transformer_x
         n = num_stages or self.num_stages
@@ -271,7 +271,7 @@ def _prefix_patterns(spec: Any, prefix: str) -> list[tuple[str, Any]]:
     entries = [(spec, None)] if isinstance(spec, str) else list(spec or ())
     patterns = []
     for regex, suffix in entries:
-        # timm matches from the start of the name, so "^" adds nothing and must not stand behind the prefix.
+        # timm matches from the start of the name, so "^" adds nothing and must not come after the prefix.
         relative = re.sub(r"(^|[|(])\^", r"\1", regex)
         patterns.append((rf"^{re.escape(prefix)}(?:{relative})", suffix))
     return patterns
