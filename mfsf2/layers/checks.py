@@ -88,7 +88,7 @@ def check_pixels(x: Tensor, min_size: int, name: str) -> None:
 
 
 def check_batch(x: Tensor, module: nn.Module, max_size: int | None = None) -> None:
-    """Refuse a batch of one if a batch norm inside ``module`` is about to compute batch statistics, which needs two values.
+    """Refuse a batch of one if a batch norm inside ``module`` is about to compute statistics, which needs two values.
 
     With ``max_size``, only if ``x`` is at most that high and wide.
     """

@@ -85,8 +85,8 @@ class TwoModalityStem(nn.Module):
 
     The first branch gets the image, the second one the stack through a :class:`SliceStem`. A branch without its own
     input gets the other modality: the mean slice or the image. The image and the stack may differ in size. If masks say
-    that single samples lack a modality, these samples get the other one, resized (bilinear) to the size of the missing one. Placeholders,
-    even NaN, never affect outputs or gradients.
+    that single samples lack a modality, these samples get the other one, resized (bilinear) to the size of the missing
+    one. Placeholders, even NaN, never affect outputs or gradients.
 
     A reconstruction, see :class:`SliceStem`.
 
@@ -159,7 +159,7 @@ class TwoModalityStem(nn.Module):
 def drop_modalities(
     image_mask: Tensor | None, stack_mask: Tensor | None, image: Tensor, rate: float
 ) -> tuple[Tensor, Tensor]:
-    """Masks in which a fraction ``rate`` of the samples with both modalities loses one, image and stack equally often."""
+    """Masks in which a fraction ``rate`` of the samples with both modalities loses one, each equally often."""
     every = torch.ones(image.shape[0], dtype=torch.bool, device=image.device)
     has_image = every if image_mask is None else image_mask
     has_stack = every if stack_mask is None else stack_mask
