@@ -257,6 +257,7 @@ BAD: list[tuple[Callable[[Tensor, Tensor], tuple[Any, ...]], type[Exception], st
     (lambda i, s: (i, s[:, :, 0]), ValueError, r"stack must have shape \(B, 4, 3 or 1, H, W\), got \[4, 4, 80, 48\]"),
     (lambda i, s: (i, s[:, :3]), ValueError, r"stack must have .*\[4, 3, 3, 80, 48\]"),
     (lambda i, s: (i, s[:, :, :2]), ValueError, r"stack must have .*\[4, 4, 2, 80, 48\]"),
+    (lambda i, s: (i, s.permute(0, 1, 3, 4, 2)), ValueError, r"stack must have .*\[4, 4, 80, 48, 3\]"),
     (lambda i, s: (i, s.to(torch.uint8)), TypeError, r"stack is torch\.uint8.*255"),
     (lambda i, s: (i.to(torch.uint8), s), TypeError, r"image is torch\.uint8.*255"),
     (lambda i, s: (i, s[:0]), ValueError, "stack is an empty batch"),
@@ -390,7 +391,7 @@ def test_masks_with_single_samples_missing(masking: Any) -> None:
         torch.testing.assert_close(a[0], b[2], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("change", "error", "message"), BAD[:3] + BAD[8:11])
+@pytest.mark.parametrize(("change", "error", "message"), BAD[:3] + BAD[9:12])
 def test_bad_input_of_masks(masking: Any, change: Any, error: type[Exception], message: str) -> None:
     for method in (masking, masking.forward_masks, masking.forward_deep):
         with pytest.raises(error, match=message):

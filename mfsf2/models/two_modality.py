@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..layers.checks import check_pixels, check_rate
-from ..layers.modality import TwoModalityStem
+from ..layers.modality import TwoModalityStem, check_stack
 from . import outputs
 from .encoder import Images, Indices
 from .mfsf2 import MFSF2
@@ -144,5 +144,6 @@ class MFSF2TwoModality(MFSF2):
     def _images(self, image: Input, stack: Input, image_mask: Input, stack_mask: Input) -> Images:
         """The images for both branches."""
         if stack is not None:
+            check_stack(stack, self.stem.slices.num_slices, self.stem.slices.in_chans)
             check_pixels(stack, self.encoder.min_size, "stack")
         return self.stem(image, stack, image_mask, stack_mask)
