@@ -4,11 +4,11 @@ import copy
 import pickle
 from typing import Any, ClassVar
 
+import micro
 import numpy as np
 import pytest
 import timm.optim
 import torch
-from micro import randomize_norms, sizes_of
 from timm.models._manipulate import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,15 +43,10 @@ class NetworkContract:
 
     def create(self, **kwargs: Any) -> Any:
         """As ``mfsf2.create_model``."""
-        sizes = sizes_of(self.name) if self.is_micro else {}
-        return mfsf2.create_model(self.name, **{**sizes, **kwargs})
+        return micro.create(self.name.removeprefix("mfsf2_tiny_"), self.is_micro, **kwargs)
 
     def build(self, **kwargs: Any) -> Any:
-        torch.manual_seed(0)
-        model = self.create(**kwargs).eval()
-        if not any(p.is_meta for p in model.parameters()):
-            randomize_norms(model)
-        return model
+        return micro.build(self.name.removeprefix("mfsf2_tiny_"), is_micro=self.is_micro, **kwargs)
 
     def image(self, batch: int = 2, height: int = 64, width: int = 96, chans: int = 3, seed: int = 1) -> Tensor:
         return torch.randn(batch, chans, height, width, generator=torch.Generator().manual_seed(seed))

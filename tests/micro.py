@@ -47,19 +47,24 @@ ENCODER: dict[str, Any] = dict(
 """Arguments of the encoder."""
 
 
-def sizes_of(name: str) -> dict[str, Any]:
-    """Arguments of ``create_model`` that make a network micro, whatever its heads."""
-    return ENCODER if name.endswith("_seg") else dict(ENCODER, head_hidden_size=32)
-
-
-def build(task: str = "cls", seed: int = 0, **kwargs: Any) -> Any:
-    """A micro network in evaluation mode, with norms that are not the initial ones."""
-    torch.manual_seed(seed)
+def create(task: str, is_micro: bool = True, **kwargs: Any) -> Any:
+    """``mfsf2.create_model`` of ``mfsf2_tiny_TASK``, in micro size or as it is named."""
     name = f"mfsf2_tiny_{task}"
-    model = mfsf2.create_model(name, **{**sizes_of(name), **kwargs}).eval()
+    return mfsf2.create_model(name, **{**(sizes_of(name) if is_micro else {}), **kwargs})
+
+
+def build(task: str = "cls", seed: int = 0, is_micro: bool = True, **kwargs: Any) -> Any:
+    """As :func:`create`, in evaluation mode, with norms that are not the initial ones."""
+    torch.manual_seed(seed)
+    model = create(task, is_micro, **kwargs).eval()
     if not any(parameter.is_meta for parameter in model.parameters()):
         randomize_norms(model)
     return model
+
+
+def sizes_of(name: str) -> dict[str, Any]:
+    """Arguments of ``mfsf2.create_model`` that make a network micro, whatever its heads."""
+    return ENCODER if name.endswith("_seg") else dict(ENCODER, head_hidden_size=32)
 
 
 def randomize_norms(model: nn.Module) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from micro import TASKS, build, randomize_norms
+from micro import TASKS, build
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-import mfsf2
 from mfsf2.deploy import MIN_EXPORT_SIZE, MIN_EXPORT_TORCH, export_onnx, export_program, fold_batch_norm
 
 TOLERANCE = 1e-4
@@ -32,12 +31,7 @@ def fresh_compiler() -> None:
 
 
 def network(name: str) -> Any:
-    if name in TASKS:
-        return build(name)
-    torch.manual_seed(0)
-    model = mfsf2.create_model(name).eval()
-    randomize_norms(model)
-    return model
+    return build(name.removeprefix("mfsf2_tiny_"), is_micro=name in TASKS)
 
 
 def inputs_of(model: Any, batch: int, height: int, width: int) -> tuple[Tensor, ...]:

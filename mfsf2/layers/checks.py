@@ -13,6 +13,7 @@ __all__ = [
     "check_integer",
     "check_map",
     "check_maps",
+    "check_number",
     "check_pixels",
     "check_rate",
     "check_reduction",
@@ -52,10 +53,15 @@ def check_map(x: Tensor, channels: int, name: str = "x") -> None:
         raise ValueError(f"{name} has {x.shape[1]} channels, expected {channels}: {list(x.shape)}{hint}")
 
 
+def check_number(maps: Sequence[Tensor], expected: int, name: str) -> None:
+    """Check how many feature maps there are: surplus ones would be ignored without an error."""
+    if len(maps) != expected:
+        raise ValueError(f"{name} holds {len(maps)} feature maps, expected {expected}")
+
+
 def check_maps(maps: Sequence[Tensor], channels: Sequence[int], name: str = "maps") -> None:
     """Check a list of feature maps, one for each entry of ``channels``."""
-    if len(maps) != len(channels):
-        raise ValueError(f"{name} holds {len(maps)} feature maps, expected {len(channels)}")
+    check_number(maps, len(channels), name)
     for i, x in enumerate(maps):
         check_map(x, channels[i], f"{name}[{i}]")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .align import DualBranchAlign
-from .checks import check_map, check_same
+from .checks import check_map, check_number, check_same
 from .conv import ConcatConvNormAct
 from .dct import FrequencyPairs
 from .mffe import MFFE
@@ -158,9 +158,8 @@ class MultiFreqMultiScaleFusion(nn.Module):
 
     def fuse(self, cnn_maps: list[Tensor], transformer_maps: list[Tensor]) -> list[Tensor]:
         """The fused maps F_1..F_n, without the pyramid."""
-        for name, maps in (("cnn_maps", cnn_maps), ("transformer_maps", transformer_maps)):
-            if len(maps) != len(self.stages):
-                raise ValueError(f"{name} holds {len(maps)} feature maps, expected {len(self.stages)}")
+        check_number(cnn_maps, len(self.stages), "cnn_maps")
+        check_number(transformer_maps, len(self.stages), "transformer_maps")
         return [stage(r, p) for stage, r, p in zip(self.stages, cnn_maps, transformer_maps)]
 
     def prune(self, keep: Sequence[int]) -> None:

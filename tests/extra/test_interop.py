@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import micro
 import peft
 import pytest
 import torch
 from captum.attr import LayerGradCam
 from fvcore.nn import FlopCountAnalysis
-from micro import TASKS, randomize_norms
+from micro import TASKS
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,10 +27,7 @@ every_task = pytest.mark.parametrize("task", TASKS)
 
 
 def build(task: str, **kwargs: Any) -> Any:
-    torch.manual_seed(0)
-    model = mfsf2.create_model(f"mfsf2_tiny_{task}", **kwargs)
-    randomize_norms(model)
-    return model.eval()
+    return micro.build(task, is_micro=False, **kwargs)
 
 
 def inputs_of(model: Any) -> tuple[Tensor, ...]:
