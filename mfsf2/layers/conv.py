@@ -3,10 +3,57 @@
 import math
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ConcatConv2d", "ConcatConvNormAct", "ConvNormAct", "SplitConv2d"]
+__all__ = ["ConcatConv2d", "ConcatConvNormAct", "ConvNormAct", "PointwiseConv2d", "SplitConv2d"]
+
+
+def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.conv2d(x, weight, bias)`` for a 1x1 kernel.
+
+    Contiguous maps on the CPU go through a matrix product, which reads them as they are. The convolution reorders such
+    maps before and after, which takes up to as long as the convolution itself. On CUDA, only convolutions use TF32.
+    """
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or not x.is_contiguous() or x.shape[1] == 1:
+        return F.conv2d(x, weight, bias)
+    (batch, _, height, width), out_chans = x.shape, weight.shape[0]
+    y = torch.bmm(weight.flatten(1).expand(batch, -1, -1), x.flatten(2)).view(batch, out_chans, height, width)
+    return y if bias is None else y.add_(bias.view(-1, 1, 1))
+
+
+def interpolate(b: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    """``b + s * (a - b)``, in one pass over the maps unless the compiler fuses it."""
+    return b + s * (a - b) if torch.compiler.is_compiling() else torch.lerp(b, a, s)
+
+
+# Symbolic tracing does not know device and layout: each of these is one node.
+for _name in ("pointwise_conv", "interpolate"):
+    torch.fx.wrap(_name)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """An ``nn.Conv2d`` with a 1x1 kernel, see :func:`pointwise_conv`.
+
+    Args:
+        in_chans: input channels.
+        out_chans: output channels.
+        bias: add a bias.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_chans, out_chans, 1, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise_conv(x, self.weight, self.bias)
 
 
 class ConvNormAct(nn.Module):
@@ -33,9 +80,13 @@ class ConvNormAct(nn.Module):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} must be odd, so that maps keep their size")
-        self.conv = nn.Conv2d(
-            in_chans, out_chans, kernel_size, padding=kernel_size // 2, bias=bias, device=device, dtype=dtype
-        )
+        if kernel_size == 1:
+            self.conv: nn.Conv2d = PointwiseConv2d(in_chans, out_chans, bias, device=device, dtype=dtype)
+        else:
+            padding = kernel_size // 2
+            self.conv = nn.Conv2d(
+                in_chans, out_chans, kernel_size, padding=padding, bias=bias, device=device, dtype=dtype
+            )
         self.bn = nn.BatchNorm2d(out_chans, device=device, dtype=dtype)
         self.act = nn.ReLU(inplace=True)
 
@@ -85,10 +136,9 @@ class ConcatConv2d(nn.Module):
         weight, bias = self.weight, self.bias
         of_a, of_b = weight[:, : self.in_chans], weight[:, self.in_chans :]
         if s is None:
-            return F.conv2d(a, of_a, bias) + F.conv2d(b, of_b)
+            return pointwise_conv(a, of_a, bias) + pointwise_conv(b, of_b)
         # The bias is in both terms, and s + (1 - s) = 1.
-        a, b = F.conv2d(a, of_a, bias), F.conv2d(b, of_b, bias)
-        return b + s * (a - b)
+        return interpolate(pointwise_conv(b, of_b, bias), pointwise_conv(a, of_a, bias), s)
 
     def extra_repr(self) -> str:
         return f"2 * {self.in_chans}, {self.out_chans}"

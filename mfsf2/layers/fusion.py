@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .align import DualBranchAlign
 from .checks import check_map, check_number, check_same
-from .conv import ConcatConvNormAct
+from .conv import ConcatConvNormAct, PointwiseConv2d
 from .dct import FrequencyPairs
 from .mffe import MFFE
 from .pyramid import MultiScalePyramid
@@ -42,7 +42,7 @@ class CrossBranchGate(nn.Module):
         super().__init__()
         self.channels = channels
         self.attn = ConcatConvNormAct(channels, channels, device=device, dtype=dtype)
-        self.attn_out = nn.Conv2d(channels, 1, 1, device=device, dtype=dtype)
+        self.attn_out = PointwiseConv2d(channels, 1, device=device, dtype=dtype)
         self.fuse = ConcatConvNormAct(channels, channels, device=device, dtype=dtype)
 
     def weight(self, r: Tensor, p: Tensor) -> Tensor:
@@ -96,7 +96,9 @@ class FusionStage(nn.Module):
 
     def forward(self, cnn_map: Tensor, transformer_map: Tensor) -> Tensor:
         r, p = self.align(cnn_map, transformer_map)
-        return self.gate(self.mffe_cnn(r), self.mffe_transformer(p))
+        # Under the same names, so that the maps before the gates are freed.
+        r, p = self.mffe_cnn(r), self.mffe_transformer(p)
+        return self.gate(r, p)
 
 
 class MultiFreqMultiScaleFusion(nn.Module):

@@ -1,13 +1,14 @@
-"""Pooling as products with two small matrices, one for the rows and one for the columns; resizing; global pooling.
+"""Adaptive pooling, also as products with two small matrices; resizing; global pooling.
 
-The matrices depend on the map's height and width only. In this form, adaptive pooling exports with dynamic sizes and is
-deterministic on every device, and the mean of a convolution's output costs a small matrix product instead of the
-convolution.
+The matrices, one for the rows and one for the columns, depend on the map's height and width only. In this form, adaptive
+pooling exports with dynamic sizes and is deterministic on every device, and the mean of a convolution's output costs a
+small matrix product instead of the convolution.
 """
 
 import torch
 import torch.fx
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = [
     "GlobalPool",
@@ -47,15 +48,61 @@ def window_mean_matrix(size: int, kernel_size: int, like: Tensor) -> Tensor:
 
 
 def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
-    """Average-pool ``(B, C, H, W)`` to ``(B, C, size, size)``, with the result of ``F.adaptive_avg_pool2d``.
+    """``F.adaptive_avg_pool2d``, ``(B, C, H, W)`` to ``(B, C, size, size)``, in a form that works everywhere.
+
+    Matrix products replace torch's own pooling where that cannot be used: in exported programs, which
+    would not run with dynamic sizes, on CUDA with ``torch.use_deterministic_algorithms``, and on MPS, which pools to
+    divisors of the size only. Elsewhere they would be several times slower.
 
     Example:
         >>> adaptive_avg_pool(torch.randn(2, 8, 9, 13), 7).shape
         torch.Size([2, 8, 7, 7])
     """
-    rows = adaptive_pool_matrix(x.shape[-2], size, x)
-    columns = adaptive_pool_matrix(x.shape[-1], size, x)
+    if _needs_matrices(x):
+        rows = adaptive_pool_matrix(x.shape[-2], size, x)
+        columns = adaptive_pool_matrix(x.shape[-1], size, x)
+        return separable_product(rows, x, columns)
+    if _is_small(x):
+        # torch pools with vector instructions in this layout only; beyond that size the copy costs more.
+        x = x.contiguous(memory_format=torch.channels_last)
+    return F.adaptive_avg_pool2d(x, size)
+
+
+def _is_small(x: Tensor) -> bool:
+    """Whether a map on the CPU has at most 16 x 16 positions."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return False
+    return not torch.compiler.is_compiling() and x.device.type == "cpu" and x.shape[-2] * x.shape[-1] <= 256
+
+
+def _needs_matrices(x: Tensor) -> bool:
+    """Whether torch's own adaptive pooling does not export, is not deterministic, or does not exist."""
+    if x.device.type == "mps" or (x.device.type == "cuda" and torch.are_deterministic_algorithms_enabled()):
+        return True
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return False
+    return torch.compiler.is_exporting()
+
+
+def separable_product(rows: Tensor, x: Tensor, columns: Tensor) -> Tensor:
+    """``rows @ x @ columns.t()`` for each channel of a map ``(B, C, H, W)``, in the layout of the map."""
+    if is_channels_last(x):
+        batch, channels, height, width = x.shape
+        # Products along H and W with the channels innermost, so that nothing is copied.
+        y = torch.matmul(rows, x.permute(0, 2, 3, 1).reshape(batch, height, width * channels))
+        y = torch.matmul(columns, y.reshape(batch, rows.shape[0], width, channels))
+        return y.permute(0, 3, 1, 2)
     return torch.matmul(rows, torch.matmul(x, columns.t()))
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of a map ``(B, C, H, W)`` are innermost in memory; False in compiled programs."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        compiling = torch.compiler.is_compiling()
+        if compiling:
+            # The compiler chooses the layout itself, and asking would tie a program to the example's sizes.
+            return False
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def resize_bilinear(x: Tensor, like: Tensor) -> Tensor:

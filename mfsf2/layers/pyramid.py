@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .checks import check_integer, check_map, check_maps
 from .conv import ConvNormAct, SplitConv2d
-from .pooling import adaptive_avg_pool, adaptive_pool_matrix, window_mean_matrix
+from .pooling import adaptive_avg_pool, separable_product, window_mean_matrix
 
 __all__ = ["MultiScalePyramid", "PyramidSplitAttention"]
 
@@ -21,19 +21,11 @@ def window_means(x: Tensor, kernel_size: int) -> Tensor:
     """Means of ``(B, C, H, W)`` over the windows that the taps of a padded convolution see: ``(B, C, k, k)``."""
     rows = window_mean_matrix(x.shape[-2], kernel_size, x)
     columns = window_mean_matrix(x.shape[-1], kernel_size, x)
-    return torch.matmul(rows, torch.matmul(x, columns.t()))
-
-
-def pooled_window_means(x: Tensor, size: int, kernel_size: int) -> Tensor:
-    """``window_means(adaptive_avg_pool(x, size), kernel_size)`` without computing the pooled map."""
-    window = window_mean_matrix(size, kernel_size, x)
-    rows = torch.matmul(window, adaptive_pool_matrix(x.shape[-2], size, x))
-    columns = torch.matmul(window, adaptive_pool_matrix(x.shape[-1], size, x))
-    return torch.matmul(rows, torch.matmul(x, columns.t()))
+    return separable_product(rows, x, columns)
 
 
 # Symbolic tracing does not know the sizes that the matrices depend on: each of these is one node.
-for _name in ("adaptive_avg_pool", "window_means", "pooled_window_means"):
+for _name in ("adaptive_avg_pool", "window_means"):
     torch.fx.wrap(_name)
 
 
@@ -172,8 +164,6 @@ class MultiScalePyramid(nn.Module):
 
     def forward(self, maps: list[Tensor], pooled: bool = False) -> Tensor:
         check_maps(maps, self.in_chans)
-        adapted = [adapt(x) for adapt, x in zip(self.adapters, maps)]
-        if not pooled:
-            return self.psa(torch.cat([adaptive_avg_pool(x, self.size) for x in adapted], dim=1))
-        windows = [pooled_window_means(x, self.size, self.psa.max_kernel_size) for x in adapted]
-        return self.psa(torch.cat(windows, dim=1), padded=True).flatten(1)
+        # One map at a time, so that only one is in memory at its full size.
+        x = torch.cat([adaptive_avg_pool(adapt(x), self.size) for adapt, x in zip(self.adapters, maps)], dim=1)
+        return self.psa.pooled(x) if pooled else self.psa(x)
