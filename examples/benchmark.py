@@ -1,0 +1,62 @@
+"""Measure the library side by side with its published form, with its backbones, and with other libraries.
+
+Both sides of a row run in one process and take turns; a row is the median over the rounds of the ratio of one round,
+with its quartiles. Outputs are held against each other first. Nothing else may run on the machine meanwhile.
+
+    python examples/benchmark.py --out runs/benchmark
+
+It needs torch, timm and matplotlib; rows of other libraries are left out where they are not installed.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.blocks import block_rows
+from benchmarks.classification import SIZE, deployed_rows, inference_rows, training_rows
+from benchmarks.loading import loading_rows
+from benchmarks.report import draw_scaling, header, machine, markdown, write_json
+from benchmarks.scaling import scaling
+from benchmarks.segmentation import segmentation_rows
+from benchmarks.timing import Row
+
+GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "blocks": block_rows,
+    "inference": inference_rows,
+    "deployed": deployed_rows,
+    "training": training_rows,
+    "segmentation": segmentation_rows,
+    "loading": loading_rows,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for benchmark.json and scaling.png")
+    parser.add_argument("--groups", nargs="+", choices=[*GROUPS, "scaling"], default=[*GROUPS, "scaling"])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=None, help="threads of torch; default: its own choice")
+    args = parser.parse_args()
+    if args.rounds < 2:
+        parser.error("--rounds must be at least 2")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    args.out.mkdir(parents=True, exist_ok=True)
+    print(", ".join(f"{key} {value}" for key, value in machine().items() if value), end="\n\n")
+    print(header())
+    rows: list[Row] = []
+    for group in args.groups:
+        for row in GROUPS[group](args.rounds) if group in GROUPS else ():
+            rows.append(row)
+            print(markdown(row), flush=True)
+    times = scaling(args.rounds) if "scaling" in args.groups else None
+    if times:
+        draw_scaling(args.out / "scaling.png", times, SIZE)
+    write_json(args.out / "benchmark.json", rows, times)
+
+
+if __name__ == "__main__":
+    main()
