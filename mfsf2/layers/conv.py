@@ -7,6 +7,8 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .tracing import is_compiling, may_overwrite
+
 __all__ = ["ConcatConv2d", "ConcatConvNormAct", "ConvNormAct", "PointwiseConv2d", "SplitConv2d"]
 
 
@@ -16,20 +18,27 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     Contiguous maps on the CPU go through a matrix product, which reads them as they are. The convolution reorders such
     maps before and after, which takes up to as long as the convolution itself. On CUDA, only convolutions use TF32.
     """
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or not x.is_contiguous() or x.shape[1] == 1:
+    if is_compiling() or x.device.type != "cpu" or not x.is_contiguous() or x.shape[1] == 1:
         return F.conv2d(x, weight, bias)
     (batch, _, height, width), out_chans = x.shape, weight.shape[0]
     y = torch.bmm(weight.flatten(1).expand(batch, -1, -1), x.flatten(2)).view(batch, out_chans, height, width)
     return y if bias is None else y.add_(bias.view(-1, 1, 1))
 
 
-def interpolate(b: Tensor, a: Tensor, s: Tensor) -> Tensor:
-    """``b + s * (a - b)``, in one pass over the maps unless the compiler fuses it."""
-    return b + s * (a - b) if torch.compiler.is_compiling() else torch.lerp(b, a, s)
+def add(a: Tensor, b: Tensor) -> Tensor:
+    """``a + b``, in the memory of ``a`` if nothing else needs it."""
+    return a.add_(b) if may_overwrite() else a + b
 
 
-# Symbolic tracing does not know device and layout: each of these is one node.
-for _name in ("pointwise_conv", "interpolate"):
+def interpolate(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
+    """``a + s * (b - a)`` in one pass over the maps, in the memory of ``a`` if nothing else needs it."""
+    if is_compiling():
+        return a + s * (b - a)
+    return a.lerp_(b, s) if may_overwrite() else torch.lerp(a, b, s)
+
+
+# Symbolic tracing does not know device, layout and mode: each of these is one node.
+for _name in ("pointwise_conv", "add", "interpolate"):
     torch.fx.wrap(_name)
 
 
@@ -136,7 +145,7 @@ class ConcatConv2d(nn.Module):
         weight, bias = self.weight, self.bias
         of_a, of_b = weight[:, : self.in_chans], weight[:, self.in_chans :]
         if s is None:
-            return pointwise_conv(a, of_a, bias) + pointwise_conv(b, of_b)
+            return add(pointwise_conv(a, of_a, bias), pointwise_conv(b, of_b))
         # The bias is in both terms, and s + (1 - s) = 1.
         return interpolate(pointwise_conv(b, of_b, bias), pointwise_conv(a, of_a, bias), s)
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from .checks import check_map, check_reduction
 from .dct import FrequencyPairs, dct_filter_bank, dct_frequencies
 from .pooling import adaptive_avg_pool, is_channels_last
+from .tracing import is_compiling
 
 __all__ = ["MFFE"]
 
@@ -30,7 +31,7 @@ def statistics(pooled: Tensor, bank: Tensor) -> Tensor:
     is_last = is_channels_last(pooled)
     grid = pooled.permute(0, 2, 3, 1).flatten(1, 2) if is_last else pooled.flatten(2)
     average = torch.matmul(mean_filter, grid) if is_last else torch.matmul(grid, mean_filter.t()).transpose(1, 2)
-    if grid.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if grid.requires_grad and torch.is_grad_enabled() and not is_compiling():
         extremes = _selected_extremes(grid, bank, is_last)
     else:
         filtered = _filtered(grid, bank, is_last)
@@ -56,8 +57,8 @@ def _selected_extremes(grid: Tensor, bank: Tensor, is_last: bool) -> Tensor:
         filtered = _filtered(grid, bank, is_last)
         at = torch.cat([_argmax(filtered), _argmax(filtered.neg_())], dim=1)
     # Flat indices: their backward pass is several times faster than that of gather.
-    sample, channel = (torch.arange(n, device=grid.device) for n in (batch, channels))
-    sample = sample.view(-1, 1, 1) * (positions * channels)
+    sample = torch.arange(batch, device=grid.device).view(-1, 1, 1) * (positions * channels)
+    channel = torch.arange(channels, device=grid.device)
     index = sample + (at * channels + channel if is_last else at + channel * positions)
     value = grid.flatten().index_select(0, index.flatten()).view_as(at)
     weight = bank.repeat(2, 1).expand(batch, -1, -1).gather(2, at)

@@ -10,6 +10,8 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .tracing import is_compiling, is_exporting, must_be_deterministic
+
 __all__ = [
     "GlobalPool",
     "adaptive_avg_pool",
@@ -70,18 +72,14 @@ def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
 
 def _is_small(x: Tensor) -> bool:
     """Whether a map on the CPU has at most 16 x 16 positions."""
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return False
-    return not torch.compiler.is_compiling() and x.device.type == "cpu" and x.shape[-2] * x.shape[-1] <= 256
+    return not is_compiling() and x.device.type == "cpu" and x.shape[-2] * x.shape[-1] <= 256
 
 
 def _needs_matrices(x: Tensor) -> bool:
     """Whether torch's own adaptive pooling does not export, is not deterministic, or does not exist."""
-    if x.device.type == "mps" or (x.device.type == "cuda" and torch.are_deterministic_algorithms_enabled()):
-        return True
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return False
-    return torch.compiler.is_exporting()
+    if x.device.type == "cuda":
+        return is_exporting() or must_be_deterministic()
+    return is_exporting() or x.device.type == "mps"
 
 
 def separable_product(rows: Tensor, x: Tensor, columns: Tensor) -> Tensor:
@@ -97,11 +95,9 @@ def separable_product(rows: Tensor, x: Tensor, columns: Tensor) -> Tensor:
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether the channels of a map ``(B, C, H, W)`` are innermost in memory; False in compiled programs."""
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        compiling = torch.compiler.is_compiling()
-        if compiling:
-            # The compiler chooses the layout itself, and asking would tie a program to the example's sizes.
-            return False
+    if is_compiling():
+        # The compiler chooses the layout itself, and asking would tie a program to the example's sizes.
+        return False
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
@@ -114,9 +110,8 @@ def resize_bilinear(x: Tensor, like: Tensor) -> Tensor:
 
 def _same_grid(x: Tensor, like: Tensor) -> bool:
     """Whether two maps have the same height and width; in an exported program, whether they do for every image size."""
-    # TorchScript, which timm's tests apply to traced models, skips code only behind exactly this condition.
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        exporting = torch.compiler.is_exporting()
+        exporting = is_exporting()
         if exporting:
             # A plain comparison would fix the program to the example's sizes, but two modalities differ in size.
             return _always(x.shape[-2] == like.shape[-2]) and _always(x.shape[-1] == like.shape[-1])

@@ -1,0 +1,42 @@
+"""The circumstances of a call on which the fastest form depends: compilation, export, transforms, determinism."""
+
+import torch
+
+__all__ = ["is_compiling", "is_exporting", "may_overwrite", "must_be_deterministic"]
+
+# TorchScript, which timm's tests apply to traced models, skips code only behind exactly `not torch.jit.is_scripting()`.
+
+
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` or ``torch.export`` traces the code, and chooses layouts and memory itself."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        compiling: bool = torch.compiler.is_compiling()
+        return compiling
+    return False
+
+
+def is_exporting() -> bool:
+    """Whether ``torch.export`` traces the code, whose sizes may then be symbols."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        exporting: bool = torch.compiler.is_exporting()
+        return exporting
+    return False
+
+
+def must_be_deterministic() -> bool:
+    """Whether ``torch.use_deterministic_algorithms`` is set."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        deterministic: bool = torch.are_deterministic_algorithms_enabled()
+        return deterministic
+    return False
+
+
+def may_overwrite() -> bool:
+    """Whether a result that nothing else needs may be overwritten: nobody keeps track of it for later.
+
+    New memory for a large map may take as long to get as the map to compute.
+    """
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        transformed: bool = torch._C._are_functorch_transforms_active()
+        return not (torch.is_grad_enabled() or transformed or torch.compiler.is_compiling())
+    return False
