@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-
 from benchmarks.blocks import block_rows
-from benchmarks.classification import SIZE, deployed_rows, inference_rows, training_rows
+from benchmarks.classification import SIZE, inference_rows, training_rows
+from benchmarks.deployed import deployed_rows
 from benchmarks.loading import loading_rows
-from benchmarks.report import draw_scaling, header, machine, markdown, write_json
+from benchmarks.report import HEADER, draw_scaling, machine, markdown, write_json
 from benchmarks.scaling import scaling
 from benchmarks.segmentation import segmentation_rows
 from benchmarks.timing import Row
@@ -46,7 +46,7 @@ def main() -> None:
     torch.manual_seed(0)
     args.out.mkdir(parents=True, exist_ok=True)
     print(", ".join(f"{key} {value}" for key, value in machine().items() if value), end="\n\n")
-    print(header())
+    print(HEADER)
     rows: list[Row] = []
     for group in args.groups:
         for row in GROUPS[group](args.rounds) if group in GROUPS else ():

@@ -1,7 +1,7 @@
 """The model in the form in which it is published, for comparison: the same weights, written down as the formulas are.
 
-One product per DCT filter, with a copy of the filter for every channel; concatenations; pyramid split attention over the
-whole map. Each module takes the library's module and shares its weights.
+One product per DCT filter, with a copy of the filter for every channel; concatenations; pyramid split attention over
+the whole map. Each module takes the library's module and shares its weights.
 """
 
 from typing import Any
@@ -43,21 +43,21 @@ class PublishedMFFE(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(x, self.size)
-        average, maximum, minimum = 0, 0, 0
+        average = maximum = minimum = pooled.new_zeros(*pooled.shape[:2], 1, 1)
         for one in self.filters:
             filtered = pooled * one
             average = average + self.average_pool(filtered)
             maximum = maximum + self.max_pool(filtered)
             minimum = minimum - self.max_pool(-filtered)
-        sums = (average, maximum, minimum)
-        return sum(self.mapper(total.flatten(1) / len(self.filters)) for total in sums)
+        branches = [self.mapper(total.flatten(1) / len(self.filters)) for total in (average, maximum, minimum)]
+        return branches[0] + branches[1] + branches[2]
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.logits(x).sigmoid()[:, :, None, None]
 
 
 class PublishedFusionStage(nn.Module):
-    def __init__(self, stage: mfsf2.FusionStage) -> None:
+    def __init__(self, stage: Any) -> None:
         super().__init__()
         self.align_cnn, self.align_transformer = conv_norm_act(stage.align.cnn), conv_norm_act(stage.align.transformer)
         self.mffe_cnn, self.mffe_transformer = PublishedMFFE(stage.mffe_cnn), PublishedMFFE(stage.mffe_transformer)

@@ -16,7 +16,7 @@ import mfsf2
 
 from .timing import Row
 
-__all__ = ["draw_scaling", "header", "machine", "markdown", "write_json"]
+__all__ = ["HEADER", "draw_scaling", "machine", "markdown", "write_json"]
 
 
 def machine() -> dict[str, Any]:
@@ -47,10 +47,6 @@ def processor() -> str:
 HEADER = "| row | layout | ratio | quartiles | |\n|---|---|---|---|---|"
 
 
-def header() -> str:
-    return HEADER
-
-
 def markdown(row: Row) -> str:
     """One row of the table."""
     sides = ", ".join(f"{name} {value:.4g}" for name, value in row.values.items())
@@ -67,13 +63,10 @@ def draw_scaling(path: Path, scaling: dict[str, dict[int, dict[str, list[float]]
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
-    panels = (
-        ("size", lambda side: side**2 / 1e6, "megapixels of one image"),
-        ("batch", lambda batch: float(batch), f"images of {size} x {size} pixels"),
-    )
-    for axis, (key, to_x, label) in zip(axes, panels):
+    panels = (("size", "megapixels of one image"), ("batch", f"images of {size} x {size} pixels"))
+    for axis, (key, label) in zip(axes, panels):
         points = scaling[key]
-        xs = [to_x(point) for point in points]
+        xs = [point**2 / 1e6 if key == "size" else point for point in points]
         for name in next(iter(points.values())):
             ys: Sequence[float] = [statistics.median(times[name]) for times in points.values()]
             (line,) = axis.plot(xs, ys, "o", label=name)

@@ -1,8 +1,9 @@
 """The time of ``mfsf2_cls`` and of its backbones against the size of the image and the number of images."""
 
-from typing import Any
+from functools import partial
 
 import torch
+from torch import nn
 
 import mfsf2
 
@@ -19,13 +20,13 @@ def scaling(rounds: int) -> dict[str, dict[int, dict[str, list[float]]]]:
     """Milliseconds of every round: by size at batch 1, and by batch at 224 pixels."""
     model, backbones = mfsf2.create_model(NAME).eval(), Backbones().eval()
 
-    def at(batch: int, size: int) -> dict[str, list[float]]:
-        x = images(batch, "contiguous", size)
-        functions: dict[str, Any] = dict(mfsf2=lambda: model(x), backbones=lambda: backbones(x))
-        return rounds_of(functions, rounds, 0)
-
     with torch.no_grad():
         return {
-            "size": {size: at(1, size) for size in SIZES},
-            "batch": {batch: at(batch, SIZE) for batch in BATCHES},
+            "size": {size: times_at(model, backbones, 1, size, rounds) for size in SIZES},
+            "batch": {batch: times_at(model, backbones, batch, SIZE, rounds) for batch in BATCHES},
         }
+
+
+def times_at(model: nn.Module, backbones: nn.Module, batch: int, size: int, rounds: int) -> dict[str, list[float]]:
+    x = images(batch, "contiguous", size)
+    return rounds_of({"mfsf2": partial(model, x), "backbones": partial(backbones, x)}, rounds)

@@ -1,10 +1,11 @@
 """Rows of ``mfsf2_seg`` beside two models of segmentation_models_pytorch and its own two backbones."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import mfsf2
 
@@ -24,20 +25,22 @@ def segmentation_rows(rounds: int) -> Iterator[Row]:
     others: dict[str, nn.Module] = {"backbones": Backbones().eval(), **unet_and_fpn()}
     with torch.no_grad():
         for layout in LAYOUTS:
-            x = images(BATCH, layout, SIZE)
-            ours: Any = in_layout(model, layout)
-            decoder, maps = ours.mask_head, decoder_input(ours, x)
-            functions = {name: (lambda m=in_layout(other, layout): m(x)) for name, other in others.items()}
-            functions |= {"mfsf2": lambda: ours(x), "decoder": lambda: decoder(maps)}
-            times = rounds_of(functions, rounds, 0)
-            name = f"{NAME} at {SIZE}, batch {BATCH}, over"
-            for other in others:
-                yield ratio_row(f"{name} {other}", layout, times["mfsf2"], times[other], ("mfsf2", other))
-            name = f"decoder of {NAME} at {SIZE}, batch {BATCH}, over the model"
-            yield ratio_row(name, layout, times["decoder"], times["mfsf2"], ("decoder", "mfsf2"))
+            yield from layout_rows(in_layout(model, layout), others, layout, rounds)
 
 
-def decoder_input(model: Any, x: torch.Tensor) -> list[torch.Tensor]:
+def layout_rows(model: Any, others: dict[str, nn.Module], layout: str, rounds: int) -> Iterator[Row]:
+    x = images(BATCH, layout, SIZE)
+    functions = {name: partial(in_layout(other, layout), x) for name, other in others.items()}
+    functions |= {"mfsf2": partial(model, x), "decoder": partial(model.mask_head, decoder_input(model, x))}
+    times = rounds_of(functions, rounds)
+    for other in others:
+        series = {side: times[side] for side in ("mfsf2", other)}
+        yield ratio_row(f"{NAME} at {SIZE}, batch {BATCH}: over {other}", layout, series)
+    series = {side: times[side] for side in ("decoder", "mfsf2")}
+    yield ratio_row(f"{NAME} at {SIZE}, batch {BATCH}: decoder over the whole model", layout, series)
+
+
+def decoder_input(model: Any, x: Tensor) -> list[Tensor]:
     """The feature maps that the decoder receives."""
     received: list[Any] = []
     handle = model.mask_head.register_forward_pre_hook(lambda module, inputs: received.append(inputs[0]))

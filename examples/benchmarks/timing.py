@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["LAYOUTS", "Row", "agree", "compare", "peak_memory", "timed"]
+__all__ = ["LAYOUTS", "Function", "Row", "agree", "compare", "compare_memory", "peak_memory", "ratio_row", "rounds_of"]
 
 Function = Callable[[], Any]
 
@@ -48,7 +48,7 @@ def timed(function: Function) -> float:
     return time.perf_counter() - start
 
 
-def rounds_of(functions: dict[str, Function], rounds: int, seconds: float) -> dict[str, list[float]]:
+def rounds_of(functions: Mapping[str, Function], rounds: int, seconds: float = 0.0) -> dict[str, list[float]]:
     """Milliseconds a call, one entry a round, of functions that take turns; a round starts with another one each time.
 
     A function is called as often in a round as fits into ``seconds``, at least once.
@@ -70,22 +70,24 @@ def rounds_of(functions: dict[str, Function], rounds: int, seconds: float) -> di
     return times
 
 
-def compare(
-    name: str, layout: str, over: Function, under: Function, labels: tuple[str, str], rounds: int, seconds: float = 0.02
-) -> Row:
-    """The time of ``over``, divided by that of ``under``."""
-    times = rounds_of({"over": over, "under": under}, rounds, seconds)
-    return ratio_row(name, layout, times["over"], times["under"], labels)
+def compare(name: str, layout: str, sides: Mapping[str, Function], rounds: int, seconds: float = 0.0) -> Row:
+    """The time of the first of two sides, divided by that of the second."""
+    return ratio_row(name, layout, rounds_of(sides, rounds, seconds))
 
 
-def ratio_row(
-    name: str, layout: str, over: Sequence[float], under: Sequence[float], labels: tuple[str, str], unit: str = "ms"
-) -> Row:
-    """A row of the ratios of two series."""
+def ratio_row(name: str, layout: str, series: dict[str, list[float]], unit: str = "ms") -> Row:
+    """A row of the ratios of two series, the first over the second."""
+    over, under = series.values()
     ratios = [a / b for a, b in zip(over, under)]
     low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
-    values = {labels[0]: statistics.median(over), labels[1]: statistics.median(under)}
-    return Row(name, layout, ratio, low, high, values, unit)
+    medians = {side: statistics.median(values) for side, values in series.items()}
+    return Row(name, layout, ratio, low, high, medians, unit)
+
+
+def compare_memory(name: str, layout: str, sides: Mapping[str, Function]) -> Row:
+    """The same of the memory that each side holds at a time, which does not vary."""
+    series = {side: [peak_memory(function)] for side, function in sides.items()}
+    return ratio_row(name, layout, series, "MiB")
 
 
 def peak_memory(function: Function) -> float:

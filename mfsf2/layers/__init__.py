@@ -2,7 +2,7 @@
 
 from .align import DualBranchAlign
 from .axial import AxialAttention
-from .conv import ConcatConv2d, ConvNormAct, SplitConv2d
+from .conv import ConcatConv2d, ConvNormAct, PointwiseConv2d, SplitConv2d
 from .dct import ALLOWED_NUM_FREQUENCIES, FREQUENCY_TABLES, dct_basis, dct_filter_bank, dct_frequencies
 from .fusion import CrossBranchGate, FusionStage, MultiFreqMultiScaleFusion
 from .mffe import MFFE
@@ -24,6 +24,7 @@ __all__ = [
     "GlobalPool",
     "MultiFreqMultiScaleFusion",
     "MultiScalePyramid",
+    "PointwiseConv2d",
     "PyramidSplitAttention",
     "ReverseAttention",
     "SliceStem",

@@ -1,8 +1,8 @@
 """Adaptive pooling, also as products with two small matrices; resizing; global pooling.
 
-The matrices, one for the rows and one for the columns, depend on the map's height and width only. In this form, adaptive
-pooling exports with dynamic sizes and is deterministic on every device, and the mean of a convolution's output costs a
-small matrix product instead of the convolution.
+The matrices, one for the rows and one for the columns, depend on the map's height and width only. In this form,
+adaptive pooling exports with dynamic sizes and is deterministic on every device, and the mean of a convolution's output
+costs a small matrix product instead of the convolution.
 """
 
 import torch
@@ -52,9 +52,9 @@ def window_mean_matrix(size: int, kernel_size: int, like: Tensor) -> Tensor:
 def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
     """``F.adaptive_avg_pool2d``, ``(B, C, H, W)`` to ``(B, C, size, size)``, in a form that works everywhere.
 
-    Matrix products replace torch's own pooling where that cannot be used: in exported programs, which
-    would not run with dynamic sizes, on CUDA with ``torch.use_deterministic_algorithms``, and on MPS, which pools to
-    divisors of the size only. Elsewhere they would be several times slower.
+    Matrix products replace torch's own pooling where that cannot be used: in exported programs, which would not run
+    with dynamic sizes; on CUDA with ``torch.use_deterministic_algorithms``; and on MPS, which pools to divisors of the
+    size only. Elsewhere they would be several times slower.
 
     Example:
         >>> adaptive_avg_pool(torch.randn(2, 8, 9, 13), 7).shape
@@ -65,8 +65,8 @@ def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
         columns = adaptive_pool_matrix(x.shape[-1], size, x)
         return separable_product(rows, x, columns)
     if _is_small(x):
-        # torch pools with vector instructions in this layout only; beyond that size the copy costs more.
-        x = x.contiguous(memory_format=torch.channels_last)
+        # To channels_last: torch pools with vector instructions in this layout only. Larger maps cost more to copy.
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     return F.adaptive_avg_pool2d(x, size)
 
 
