@@ -113,7 +113,7 @@ def _output_names(model: Any) -> list[str]:
 def _metadata(model: Any) -> dict[str, Any]:
     """What users of the program need of the model's configuration: preprocessing, license, meaning of the outputs."""
     cfg: dict[str, Any] = getattr(model, "pretrained_cfg", {})
-    keys = (*_PREPROCESSING, "license")
+    keys: tuple[str, ...] = (*_PREPROCESSING, "license")
     if not any(name.startswith("features") for name in _output_names(model)):
         keys += _LABELS
     metadata = {key: cfg[key] for key in keys if cfg.get(key) is not None}

@@ -92,7 +92,11 @@ class _Tracer(torch.fx.Tracer):
         self.leaves = (*classes.norms, *classes.layers)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        path = self.path_of_module(m)
+        try:
+            path = self.path_of_module(m)
+        except NameError:
+            # Made during the call, for example a slice of an nn.Sequential.
+            return forward(*args, **kwargs)
         if not isinstance(m, self.leaves) and not self.is_leaf_module(m, path):
             number = len(self.graph.nodes)
             try:
@@ -107,7 +111,11 @@ class _Tracer(torch.fx.Tracer):
 def _layers_before(model: nn.Module, classes: _Classes) -> dict[nn.Module, nn.Module | str]:
     """The layer whose output is the input of a norm, and nothing else's; or why there is none."""
     found: dict[nn.Module, nn.Module | str] = defaultdict(lambda: "not reached by symbolic tracing")
-    graph = _Tracer(classes).trace(model)
+    try:
+        graph = _Tracer(classes).trace(model)
+    except Exception:
+        # As in call_module, but outside of any module that could stay whole.
+        return found
     modules = {node: model.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
     times = Counter(modules.values())
     # Owners of parameters that code outside of them uses.
