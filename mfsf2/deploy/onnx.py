@@ -39,6 +39,9 @@ def export_onnx(
     ``input_size``, ``mean``, ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``, ``license``, and of predictions
     ``label_names`` and ``temperature``.
 
+    The file checks no sizes: ONNX Runtime takes images below the program's minimum, down to that of eager mode, and
+    fails below that.
+
     Names and metadata are part of a program of :func:`export_program`, also after ``torch.export.save`` and ``load``.
     A program of ``torch.export.export`` has none: torch chooses the names.
 
