@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..layers.conv import ConcatConv2d
+from ..layers.conv import ConcatConv2d, PointwiseConv2d
 
 __all__ = ["check_eval", "fold_batch_norm"]
 
@@ -81,7 +81,7 @@ class _Classes:
         # Where a class defines how it computes. Any other class may compute something else, as timm's StdConv2d does.
         self.plain_norms = {_BatchNorm, nn.SyncBatchNorm, BatchNormAct2d, SyncBatchNormAct, FrozenBatchNormAct2d}
         convolutions = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d}
-        self.plain_layers = {*convolutions, nn.Linear, ConcatConv2d, Conv2dSame, Linear}
+        self.plain_layers = {*convolutions, nn.Linear, ConcatConv2d, PointwiseConv2d, Conv2dSame, Linear}
 
 
 class _Tracer(torch.fx.Tracer):
