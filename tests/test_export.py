@@ -146,7 +146,7 @@ def test_export_and_onnx(name: str, tmp_path: Path) -> None:
     program = export_program(model)
     check_exported(model, program, tmp_path / "model.onnx")
     outputs = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_outputs()
-    classes, masks = ["batch", 7], ["batch", 1, "height", "width"]
+    classes, masks = ["batch", model.num_classes], ["batch", 1, "height", "width"]
     assert {y.name: y.shape for y in outputs} == {"logits": classes, **({"masks": masks} if "seg" in name else {})}
     check_saved(model, program, tmp_path)
 

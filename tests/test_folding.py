@@ -48,9 +48,9 @@ BACKBONES = {
     "regnety_002": 0,
     "mobilenetv4_conv_small": 0,
     "tf_efficientnet_lite0": 0,  # Conv2dSame
-    "resnetv2_50x1_bit": 0,  # StdConv2d, and group norms
+    "ghostnet_100": 0,
     "vovnet39a": 0,  # slices of nn.Sequential
-    "densenet121": 62,
+    "inception_next_atto": 15,
     "repvgg_a0": 17,
     "mixnet_s": 34,
     "tiny_vit_5m_224": 10,
