@@ -14,8 +14,9 @@ from mfsf2.layers.tracing import may_overwrite
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels_last"])
-# Below, at and above the size up to which contiguous maps are pooled through a copy; 1 and 3 are enlarged.
-SIZES = [(1, 1), (3, 5), (7, 7), (16, 16), (17, 15), (20, 33)]
+# Below, at and above the size up to which contiguous maps are pooled through a copy; 1 and 3 are enlarged; 28 and 21
+# are divided evenly.
+SIZES = [(1, 1), (3, 5), (7, 7), (16, 16), (17, 15), (20, 33), (28, 21)]
 
 
 def random_map(*shape: int, layout: torch.memory_format, dtype: torch.dtype = torch.float64) -> Tensor:

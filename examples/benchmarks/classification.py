@@ -20,6 +20,7 @@ __all__ = ["NAME", "SIZE", "Backbones", "images", "in_layout", "inference_rows",
 NAME, CNN, TRANSFORMER = "mfsf2_cls", "resnet50", "pvt_v2_b2"
 SIZE = 224
 BATCHES: Sequence[int] = (1, 4, 8)
+TRAINING_BATCH = 8
 
 
 class Backbones(nn.Module):
@@ -78,16 +79,16 @@ def best_layouts(model: nn.Module, backbones: Backbones, batch: int, rounds: int
     return ratio_row(name, "each its best", {"mfsf2": best["mfsf2"], "backbones": bare})
 
 
-def training_rows(rounds: int, batch: int = 8) -> Iterator[Row]:
+def training_rows(rounds: int) -> Iterator[Row]:
     """One step of training, its time and its memory, also with checkpointing."""
     for layout in LAYOUTS:
         plain = in_layout(mfsf2.create_model(NAME), layout)
         checkpointed = copy.deepcopy(plain)
         checkpointed.set_grad_checkpointing()
-        x, labels = images(batch, layout), torch.randint(7, (batch,))
+        x, labels = images(TRAINING_BATCH, layout), torch.randint(7, (TRAINING_BATCH,))
         models = (PublishedModel(copy.deepcopy(plain)), plain, checkpointed)
         published, ours, with_checkpoints = (partial(training_step, model, x, labels) for model in models)
-        name = f"training step of {NAME}, batch {batch}"
+        name = f"training step of {NAME}, batch {TRAINING_BATCH}"
         yield compare(f"{name}: published over ours", layout, {"published": published, "mfsf2": ours}, rounds)
         sides = {"with": with_checkpoints, "without": ours}
         yield compare(f"{name}: with checkpointing over without", layout, sides, rounds)

@@ -67,12 +67,30 @@ def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
     if _is_small(x):
         # To channels_last: torch pools with vector instructions in this layout only. Larger maps cost more to copy.
         x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    elif _is_even(x, size):
+        return _pool_evenly(x, size)
     return F.adaptive_avg_pool2d(x, size)
 
 
 def _is_small(x: Tensor) -> bool:
     """Whether a map on the CPU has at most 16 x 16 positions."""
     return not is_compiling() and x.device.type == "cpu" and x.shape[-2] * x.shape[-1] <= 256
+
+
+def _is_even(x: Tensor, size: int) -> bool:
+    """Whether a contiguous map on the CPU is divided into windows of one size."""
+    if is_compiling() or x.device.type != "cpu" or not x.is_contiguous():
+        return False
+    # Half precision would round the sums of the rows.
+    return x.shape[-2] % size == 0 and x.shape[-1] % size == 0 and x.element_size() >= 4
+
+
+def _pool_evenly(x: Tensor, size: int) -> Tensor:
+    """Windows of one size, as sums over rows and then over columns: torch's own pooling takes half as long again."""
+    batch, channels, height, width = x.shape
+    rows, columns = height // size, width // size
+    sums = x.view(batch, channels, size, rows, width).sum(3)
+    return sums.view(batch, channels, size, size, columns).sum(4) / (rows * columns)
 
 
 def _needs_matrices(x: Tensor) -> bool:
