@@ -97,7 +97,7 @@ def test_transforms_of_mffe(layout: torch.memory_format) -> None:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("chans", [(6, 4), (1, 5), (6, 1)])
 def test_pointwise_convolution(layout: torch.memory_format, bias: bool, chans: tuple[int, int]) -> None:
-    conv = PointwiseConv2d(*chans, bias=bias, dtype=torch.float64)
+    conv = PointwiseConv2d(*chans, 1, bias=bias, dtype=torch.float64)
     plain = nn.Conv2d(*chans, 1, bias=bias, dtype=torch.float64)
     plain.load_state_dict(conv.state_dict())
     x = random_map(3, chans[0], 5, 7, layout=layout).requires_grad_()
@@ -109,9 +109,21 @@ def test_pointwise_convolution(layout: torch.memory_format, bias: bool, chans: t
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "other", [dict(kernel_size=3), dict(stride=2), dict(padding=1), dict(padding="same"), dict(groups=2)]
+)
+def test_pointwise_convolution_with_other_arguments(other: dict[str, Any]) -> None:
+    """Tools such as PEFT make layers of their own from the class of a layer."""
+    arguments = {"kernel_size": 1, **other}
+    conv, plain = PointwiseConv2d(6, 4, **arguments), nn.Conv2d(6, 4, **arguments)
+    plain.load_state_dict(conv.state_dict())
+    x = torch.randn(2, 6, 5, 7)
+    torch.testing.assert_close(conv(x), plain(x))
+
+
 @layouts
 def test_pointwise_convolution_under_autocast(layout: torch.memory_format) -> None:
-    conv, x = PointwiseConv2d(6, 4), random_map(3, 6, 5, 7, layout=layout, dtype=torch.float32)
+    conv, x = PointwiseConv2d(6, 4, 1), random_map(3, 6, 5, 7, layout=layout, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         y = conv(x)
     assert y.dtype == torch.bfloat16

@@ -3,10 +3,13 @@
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checks import check_map, check_reduction
+from .conv import PointwiseConv2d
+from .tracing import is_compiling
 
 __all__ = ["AxialAttention"]
 
@@ -32,9 +35,9 @@ class AxisAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.along_width = along_width
-        self.query = nn.Conv2d(channels, hidden_chans, 1, device=device, dtype=dtype)
-        self.key = nn.Conv2d(channels, hidden_chans, 1, device=device, dtype=dtype)
-        self.value = nn.Conv2d(channels, channels, 1, device=device, dtype=dtype)
+        self.query = PointwiseConv2d(channels, hidden_chans, 1, device=device, dtype=dtype)
+        self.key = PointwiseConv2d(channels, hidden_chans, 1, device=device, dtype=dtype)
+        self.value = PointwiseConv2d(channels, channels, 1, device=device, dtype=dtype)
         self.gamma = nn.Parameter(torch.zeros((), device=device, dtype=dtype))
         self.register_load_state_dict_pre_hook(_rename_gamma)  # type: ignore[no-untyped-call]
 
@@ -47,8 +50,18 @@ class AxisAttention(nn.Module):
         order, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if self.along_width else ((0, 3, 2, 1), (0, 3, 2, 1))
         # Contiguous, because an exported program would tie its sizes to the strides of permuted maps.
         q, k, v = (layer(x).permute(order).contiguous() for layer in (self.query, self.key, self.value))
-        attended = F.scaled_dot_product_attention(q, k, v).permute(back).contiguous()
-        return x + self.gamma * attended
+        attended = F.scaled_dot_product_attention(q, k, v).permute(back)
+        return add_scaled(x, self.gamma, attended)
+
+
+def add_scaled(x: Tensor, gamma: Tensor, attended: Tensor) -> Tensor:
+    """``x + gamma * attended``, in one pass over the maps."""
+    # A program that is compiled does this itself, but would tie its sizes to the strides of a permuted map.
+    return x + gamma * attended.contiguous() if is_compiling() else torch.addcmul(x, gamma, attended)
+
+
+# Symbolic tracing does not know who traces: this is one node.
+torch.fx.wrap("add_scaled")
 
 
 def _rename_gamma(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

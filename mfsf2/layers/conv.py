@@ -43,26 +43,16 @@ for _name in ("pointwise_conv", "add", "interpolate"):
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """An ``nn.Conv2d`` with a 1x1 kernel, see :func:`pointwise_conv`.
+    """An ``nn.Conv2d`` for 1x1 kernels, with the same arguments: contiguous maps go through a matrix product.
 
-    Args:
-        in_chans: input channels.
-        out_chans: output channels.
-        bias: add a bias.
+    Convolutions with other kernels, strides, paddings or groups, as tools may create of this class, run as in
+    ``nn.Conv2d``.
     """
 
-    def __init__(
-        self,
-        in_chans: int,
-        out_chans: int,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(in_chans, out_chans, 1, bias=bias, device=device, dtype=dtype)
-
     def forward(self, x: Tensor) -> Tensor:
-        return pointwise_conv(x, self.weight, self.bias)
+        if self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1:
+            return pointwise_conv(x, self.weight, self.bias)
+        return super().forward(x)
 
 
 class ConvNormAct(nn.Module):
@@ -89,13 +79,10 @@ class ConvNormAct(nn.Module):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} must be odd, so that maps keep their size")
-        if kernel_size == 1:
-            self.conv: nn.Conv2d = PointwiseConv2d(in_chans, out_chans, bias, device=device, dtype=dtype)
-        else:
-            padding = kernel_size // 2
-            self.conv = nn.Conv2d(
-                in_chans, out_chans, kernel_size, padding=padding, bias=bias, device=device, dtype=dtype
-            )
+        conv = PointwiseConv2d if kernel_size == 1 else nn.Conv2d
+        self.conv = conv(
+            in_chans, out_chans, kernel_size, padding=kernel_size // 2, bias=bias, device=device, dtype=dtype
+        )
         self.bn = nn.BatchNorm2d(out_chans, device=device, dtype=dtype)
         self.act = nn.ReLU(inplace=True)
 

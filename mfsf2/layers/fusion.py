@@ -42,7 +42,7 @@ class CrossBranchGate(nn.Module):
         super().__init__()
         self.channels = channels
         self.attn = ConcatConvNormAct(channels, channels, device=device, dtype=dtype)
-        self.attn_out = PointwiseConv2d(channels, 1, device=device, dtype=dtype)
+        self.attn_out = PointwiseConv2d(channels, 1, 1, device=device, dtype=dtype)
         self.fuse = ConcatConvNormAct(channels, channels, device=device, dtype=dtype)
 
     def weight(self, r: Tensor, p: Tensor) -> Tensor:
