@@ -11,13 +11,15 @@ It needs torch, timm and matplotlib; rows of other libraries are left out where 
 import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from benchmarks.blocks import block_rows
 from benchmarks.classification import SIZE, inference_rows, training_rows
 from benchmarks.deployed import deployed_rows
 from benchmarks.loading import loading_rows
-from benchmarks.report import HEADER, draw_scaling, machine, markdown, write_json
+from benchmarks.profiling import profiles
+from benchmarks.report import HEADER, draw_scaling, machine, markdown, shares_table, write_json
 from benchmarks.scaling import scaling
 from benchmarks.segmentation import segmentation_rows
 from benchmarks.timing import Row
@@ -32,10 +34,13 @@ GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
 }
 
 
+ALL = [*GROUPS, "scaling", "profile"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for benchmark.json and scaling.png")
-    parser.add_argument("--groups", nargs="+", choices=[*GROUPS, "scaling"], default=[*GROUPS, "scaling"])
+    parser.add_argument("--groups", nargs="+", choices=ALL, default=ALL)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=None, help="threads of torch; default: its own choice")
     args = parser.parse_args()
@@ -48,14 +53,22 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in machine().items() if value), end="\n\n")
     print(HEADER)
     rows: list[Row] = []
+    times: Any = None
+    shares: Any = None
     for group in args.groups:
-        for row in GROUPS[group](args.rounds) if group in GROUPS else ():
-            rows.append(row)
-            print(markdown(row), flush=True)
-    times = scaling(args.rounds) if "scaling" in args.groups else None
-    if times:
-        draw_scaling(args.out / "scaling.png", times, SIZE)
-    write_json(args.out / "benchmark.json", rows, times)
+        if group == "scaling":
+            times = scaling(args.rounds)
+            draw_scaling(args.out / "scaling.png", times, SIZE)
+        elif group == "profile":
+            shares = profiles()
+        else:
+            for row in GROUPS[group](args.rounds):
+                rows.append(row)
+                print(markdown(row), flush=True)
+        # After every group, because a whole run takes long.
+        write_json(args.out / "benchmark.json", rows, times, shares)
+    if shares:
+        print(shares_table(shares))
 
 
 if __name__ == "__main__":

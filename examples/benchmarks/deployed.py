@@ -60,7 +60,8 @@ def program_rows(
 
 
 def compiled(model: nn.Module, x: Tensor) -> Callable[[], Any]:
-    return partial(torch.compile(model), x)
+    # As for deployment: weights are constants.
+    return partial(torch.compile(model, options={"freezing": True}), x)
 
 
 def in_onnx_runtime(model: nn.Module, x: Tensor) -> Callable[[], Any]:

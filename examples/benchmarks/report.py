@@ -16,7 +16,7 @@ import mfsf2
 
 from .timing import Row
 
-__all__ = ["HEADER", "draw_scaling", "machine", "markdown", "write_json"]
+__all__ = ["HEADER", "draw_scaling", "machine", "markdown", "shares_table", "write_json"]
 
 
 def machine() -> dict[str, Any]:
@@ -53,8 +53,20 @@ def markdown(row: Row) -> str:
     return f"| {row.name} | {row.layout} | {row.ratio:.2f} | {row.low:.2f} to {row.high:.2f} | {sides} {row.unit} |"
 
 
-def write_json(path: Path, rows: Iterable[Row], scaling: Any) -> None:
-    content = {"machine": machine(), "rows": [asdict(row) for row in rows], "scaling": scaling}
+def shares_table(profiles: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The shares of all layouts, those of parts and of operators, in one table."""
+    lines = ["\n| share of the time | " + " | ".join(profiles) + " |", "|---|" + "---|" * len(profiles)]
+    for kind in ("parts", "operators"):
+        names = list(dict.fromkeys(name for shares in profiles.values() for name in shares[kind]))
+        for name in names:
+            # An operator may be among the largest in one layout only.
+            cells = [f"{shares[kind][name]:.0%}" if name in shares[kind] else "" for shares in profiles.values()]
+            lines.append(f"| {name if kind == 'parts' else f'`{name}`'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_json(path: Path, rows: Iterable[Row], scaling: Any, profiles: Any) -> None:
+    content = {"machine": machine(), "rows": [asdict(row) for row in rows], "scaling": scaling, "profiles": profiles}
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 

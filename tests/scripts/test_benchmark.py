@@ -10,7 +10,7 @@ from typing import Any
 import benchmark
 import pytest
 import torch
-from benchmarks import blocks, classification, scaling, segmentation, timing
+from benchmarks import blocks, classification, loading, profiling, scaling, segmentation, timing
 
 
 def test_rounds_take_turns() -> None:
@@ -54,17 +54,24 @@ def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         classification: dict(NAME="mfsf2_tiny_cls", CNN="resnet18", TRANSFORMER="pvt_v2_b0", SIZE=64, BATCHES=(1, 2)),
         scaling: dict(NAME="mfsf2_tiny_cls", SIZE=64, SIZES=(64, 96), BATCHES=(1, 2)),
         segmentation: dict(NAME="mfsf2_tiny_seg", SIZE=64),
+        profiling: dict(NAME="mfsf2_tiny_cls", BATCH=2),
     }
     for module, values in small.items():
         for name, value in values.items():
             monkeypatch.setattr(module, name, value)
-    groups = ["blocks", "inference", "training", "segmentation", "loading", "scaling"]
+    monkeypatch.setattr(classification, "TRAINING_BATCH", 2)
+    # In processes of their own, which take seconds.
+    monkeypatch.setattr(loading, "import_times", lambda name: [1.0, 2.0])
+    groups = ["blocks", "inference", "training", "segmentation", "loading", "scaling", "profile"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "--out", str(tmp_path), "--rounds", "2", "--groups", *groups])
     benchmark.main()
     printed = capsys.readouterr().out
     content = json.loads((tmp_path / "benchmark.json").read_text())
-    assert len(content["rows"]) == printed.count("\n| ") - 1 >= 40
-    assert all(row["ratio"] > 0 for row in content["rows"])
+    assert len(content["rows"]) >= 40
+    assert all(row["ratio"] > 0 and f"| {row['name']} |" in printed for row in content["rows"])
     assert list(content["scaling"]) == ["size", "batch"]
+    for shares in content["profiles"].values():
+        assert sum(shares["parts"].values()) == pytest.approx(1)
+        assert 0.5 < sum(shares["operators"].values()) <= 1
     assert content["machine"]["torch"] == torch.__version__
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
