@@ -110,15 +110,15 @@ def test_pointwise_convolution(layout: torch.memory_format, bias: bool, chans: t
 
 
 @pytest.mark.parametrize(
-    "other", [dict(kernel_size=3), dict(stride=2), dict(padding=1), dict(padding="same"), dict(groups=2)]
+    "other", [dict(kernel_size=3), dict(stride=2), dict(padding=1), dict(padding="same"), dict(groups=2), {}]
 )
 def test_pointwise_convolution_with_other_arguments(other: dict[str, Any]) -> None:
     """Tools such as PEFT make layers of their own from the class of a layer."""
     arguments = {"kernel_size": 1, **other}
     conv, plain = PointwiseConv2d(6, 4, **arguments), nn.Conv2d(6, 4, **arguments)
     plain.load_state_dict(conv.state_dict())
-    x = torch.randn(2, 6, 5, 7)
-    torch.testing.assert_close(conv(x), plain(x))
+    for x in (torch.randn(2, 6, 5, 7), torch.randn(6, 5, 7)):
+        torch.testing.assert_close(conv(x), plain(x))
 
 
 @layouts

@@ -18,7 +18,8 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     Contiguous maps on the CPU go through a matrix product, which reads them as they are. The convolution reorders such
     maps before and after, which takes up to as long as the convolution itself. On CUDA, only convolutions use TF32.
     """
-    if is_compiling() or x.device.type != "cpu" or not x.is_contiguous() or x.shape[1] == 1:
+    # A map with one channel is contiguous in every layout, and the convolution keeps the one of its kernel.
+    if is_compiling() or x.device.type != "cpu" or x.dim() != 4 or x.shape[1] == 1 or not x.is_contiguous():
         return F.conv2d(x, weight, bias)
     (batch, _, height, width), out_chans = x.shape, weight.shape[0]
     y = torch.bmm(weight.flatten(1).expand(batch, -1, -1), x.flatten(2)).view(batch, out_chans, height, width)
