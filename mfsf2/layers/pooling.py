@@ -69,7 +69,8 @@ def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
         x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     elif _is_even(x, size):
         return _pool_evenly(x, size)
-    return F.adaptive_avg_pool2d(x, size)
+    # As a list, in which torch takes NumPy's integers too.
+    return F.adaptive_avg_pool2d(x, [size, size])
 
 
 def _is_small(x: Tensor) -> bool:
