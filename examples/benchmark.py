@@ -1,7 +1,10 @@
 """Measure the library side by side with its published form, with its backbones, and with other libraries.
 
-Both sides of a row run in one process and take turns; a row is the median over the rounds of the ratio of one round,
-with its quartiles. Outputs are held against each other first. Nothing else may run on the machine meanwhile.
+The published form is the same model with the same weights, written down as the formulas are, see
+``benchmarks/published.py``. Both sides of a row take turns; a row is the median over the rounds of the ratio of one
+round, with its quartiles: "a over b" is the time of a divided by that of b. Two forms of one computation are held
+against each other first. Nothing else may run on the machine meanwhile. Everything together takes about half an hour on
+two cores.
 
     python examples/benchmark.py --out runs/benchmark
 
@@ -39,9 +42,11 @@ ALL = [*GROUPS, "scaling", "profile"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for benchmark.json and scaling.png")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for benchmark.json and, of the group scaling, scaling.png"
+    )
     parser.add_argument("--groups", nargs="+", choices=ALL, default=ALL)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9, help="at least 2; default: 9")
     parser.add_argument("--threads", type=int, default=None, help="threads of torch; default: its own choice")
     args = parser.parse_args()
     if args.rounds < 2:

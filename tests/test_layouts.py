@@ -94,6 +94,38 @@ def test_transforms_of_mffe(layout: torch.memory_format) -> None:
 
 
 @layouts
+def test_vmap_of_blocks(layout: torch.memory_format) -> None:
+    """Over inputs, over one of two, and over a single parameter."""
+    x = torch.stack([random_map(2, 16, 9, 11, layout=layout) for _ in range(3)])
+    y = random_map(2, 16, 9, 11, layout=layout)
+    mffe, gate = mfsf2.MFFE(16, dtype=torch.float64), mfsf2.CrossBranchGate(16, dtype=torch.float64).eval()
+    pyramid = mfsf2.MultiScalePyramid([16], 16, 64, dtype=torch.float64).eval()
+    functions = (mffe, lambda one: gate(one, y), lambda one: gate(y, one), lambda one: pyramid([one], pooled=True))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            for function in functions:
+                expected = torch.stack([function(one) for one in x])
+                torch.testing.assert_close(torch.vmap(function)(x), expected, rtol=0, atol=1e-12)
+            for name in ("attn_out.bias", "attn.conv.bias", "fuse.conv.weight"):
+                several = torch.stack([gate.get_parameter(name) + i for i in range(3)])
+
+                def one_gate(value: Tensor, name: str = name) -> Tensor:
+                    return torch.func.functional_call(gate, {name: value}, (y, y))
+
+                expected = torch.stack([one_gate(value) for value in several])
+                torch.testing.assert_close(torch.vmap(one_gate)(several), expected, rtol=0, atol=1e-12)
+
+
+def test_torch_jit_trace() -> None:
+    """Its check calls the block a second time, without gradients."""
+    x = torch.randn(1, 16, 9, 11)
+    for block in (mfsf2.CrossBranchGate(16).eval(), mfsf2.FusionStage(16, 16, 16).eval()):
+        traced = torch.jit.trace(block, (x, x))
+        other = torch.randn(2, 16, 12, 7)
+        torch.testing.assert_close(traced(other, other), block(other, other))
+
+
+@layouts
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("chans", [(6, 4), (1, 5), (6, 1)])
 def test_pointwise_convolution(layout: torch.memory_format, bias: bool, chans: tuple[int, int]) -> None:
@@ -147,6 +179,8 @@ def test_concat_convolution_in_place(layout: torch.memory_format, weighted: bool
         several = torch.stack([b, b + 1])
         mapped = torch.vmap(lambda b: conv(a, b, s))(several)
         torch.testing.assert_close(mapped[0], expected.detach(), rtol=0, atol=1e-12)
+        # Where one of them is broadcast, too.
+        torch.testing.assert_close(conv(a[:1], b, s)[:1], expected.detach()[:1], rtol=0, atol=1e-12)
     assert not may_overwrite()
     torch.testing.assert_close(conv(a, b, s), expected, rtol=0, atol=1e-12)
     assert all(torch.equal(x, copy) for x, copy in zip((a, b), copies))

@@ -64,6 +64,8 @@ def gate_rows(mffe: mfsf2.MFFE, size: int, layout: str, rounds: int) -> Iterator
         x.grad = None
         gate(x).backward(upstream)
 
+    expected, actual = (torch.autograd.grad(gate(x), x, upstream)[0] for gate in (PublishedMFFE(mffe), mffe))
+    agree(expected, actual, "gradient of MFFE")
     ours, published, simple = (partial(step, gate) for gate in (mffe, PublishedMFFE(mffe), SimpleGate()))
     name = f"MFFE gate, forward and backward, {size}x{size}"
     yield compare(f"{name}: published over ours", layout, {"published": published, "mfsf2": ours}, rounds, SECONDS)

@@ -1,5 +1,6 @@
 """Rows of ``mfsf2_cls`` deployed: over its eager backbones, and over backbones deployed the same way."""
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -38,7 +39,7 @@ def deployed_rows(rounds: int) -> Iterator[Row]:
         try:
             programs = in_onnx_runtime(model, x), in_onnx_runtime(backbones, x)
         except ImportError as error:
-            print(f"rows of ONNX Runtime are left out: {error}")
+            print(f"rows of ONNX Runtime are left out: {error}", file=sys.stderr)
             return
         yield from program_rows("ONNX Runtime", *programs, model, backbones, x, rounds)
 
@@ -53,6 +54,7 @@ def program_rows(
     rounds: int,
 ) -> Iterator[Row]:
     agree(ours(), model(x), kind)
+    agree(bare(), backbones(x), f"backbones by {kind}")
     times = rounds_of({"mfsf2": ours, "eager backbones": partial(backbones, x), "backbones so deployed": bare}, rounds)
     for other in ("eager backbones", "backbones so deployed"):
         series = {side: times[side] for side in ("mfsf2", other)}
@@ -77,4 +79,9 @@ def in_onnx_runtime(model: nn.Module, x: Tensor) -> Callable[[], Any]:
             torch.onnx.export(model, (x,), path, dynamo=True, input_names=["image"], verbose=False)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {"image": x.numpy()}
-    return lambda: torch.from_numpy(session.run(None, feed)[0])
+
+    def run() -> Any:
+        outputs = [torch.from_numpy(output) for output in session.run(None, feed)]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return run

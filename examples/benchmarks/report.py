@@ -44,7 +44,7 @@ def processor() -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-HEADER = "| row | layout | ratio | quartiles | |\n|---|---|---|---|---|"
+HEADER = "| row | layout | ratio | quartiles | median of each side |\n|---|---|---|---|---|"
 
 
 def markdown(row: Row) -> str:

@@ -1,5 +1,6 @@
 """Rows of ``mfsf2_seg`` beside two models of segmentation_models_pytorch and its own two backbones."""
 
+import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -53,7 +54,7 @@ def unet_and_fpn() -> dict[str, nn.Module]:
     try:
         import segmentation_models_pytorch as smp
     except ImportError:
-        print("segmentation_models_pytorch is not installed: rows of Unet and FPN are left out")
+        print("segmentation_models_pytorch is not installed: rows of Unet and FPN are left out", file=sys.stderr)
         return {}
     return {
         "smp.Unet": smp.Unet("resnet50", encoder_weights=None).eval(),

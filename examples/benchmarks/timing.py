@@ -79,7 +79,7 @@ def ratio_row(name: str, layout: str, series: dict[str, list[float]], unit: str 
     """A row of the ratios of two series, the first over the second."""
     over, under = series.values()
     ratios = [a / b for a, b in zip(over, under)]
-    low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
+    low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else [ratios[0]] * 3
     medians = {side: statistics.median(values) for side, values in series.items()}
     return Row(name, layout, ratio, low, high, medians, unit)
 

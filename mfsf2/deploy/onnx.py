@@ -66,6 +66,8 @@ def export_onnx(
         raise FileNotFoundError(f"folder {str(path.parent)!r} does not exist: create it first")
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder: pass the path of a file, for example model.onnx")
+    if not isinstance(sizes, Mapping | None):
+        raise TypeError(f'sizes={sizes!r}: pass values by dimension, for example {{"batch": 1, "height": 224}}')
     symbols = _symbols(program)
     fixed = _check_sizes(program, symbols, dict(sizes or {}))
     if opset is not None and check_integer(opset, "opset", MIN_OPSET) > MAX_OPSET:

@@ -7,7 +7,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .tracing import is_compiling, may_overwrite
+from .tracing import is_compiling, is_transformed, may_overwrite
 
 __all__ = ["ConcatConv2d", "ConcatConvNormAct", "ConvNormAct", "PointwiseConv2d", "SplitConv2d"]
 
@@ -23,19 +23,23 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
         return F.conv2d(x, weight, bias)
     (batch, _, height, width), out_chans = x.shape, weight.shape[0]
     y = torch.bmm(weight.flatten(1).expand(batch, -1, -1), x.flatten(2)).view(batch, out_chans, height, width)
-    return y if bias is None else y.add_(bias.view(-1, 1, 1))
+    if bias is None:
+        return y
+    # Autograd needs no product for its own backward pass, but vmap may have more biases than products.
+    return y + bias.view(-1, 1, 1) if is_transformed() else y.add_(bias.view(-1, 1, 1))
 
 
 def add(a: Tensor, b: Tensor) -> Tensor:
     """``a + b``, in the memory of ``a`` if nothing else needs it."""
-    return a.add_(b) if may_overwrite() else a + b
+    return a.add_(b) if may_overwrite() and a.shape == b.shape else a + b
 
 
 def interpolate(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
     """``a + s * (b - a)`` in one pass over the maps, in the memory of ``a`` if nothing else needs it."""
-    if is_compiling():
+    if is_compiling() or s.dtype != a.dtype:
         return a + s * (b - a)
-    return a.lerp_(b, s) if may_overwrite() else torch.lerp(a, b, s)
+    fits = a.shape == b.shape and s.shape[0] == a.shape[0]
+    return a.lerp_(b, s) if may_overwrite() and fits else torch.lerp(a, b, s)
 
 
 # Symbolic tracing does not know device, layout and mode: each of these is one node.

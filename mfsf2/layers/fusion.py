@@ -47,12 +47,12 @@ class CrossBranchGate(nn.Module):
 
     def weight(self, r: Tensor, p: Tensor) -> Tensor:
         """The weight s of ``r``, ``(B, 1, H, W)``; ``p`` has the weight ``1 - s``."""
-        return self.attn_out(self.attn(r, p)).sigmoid()
-
-    def forward(self, r: Tensor, p: Tensor) -> Tensor:
         check_map(r, self.channels, "r")
         check_map(p, self.channels, "p")
         check_same(r, p, "r and p", dims=(0, 2, 3))
+        return self.attn_out(self.attn(r, p)).sigmoid()
+
+    def forward(self, r: Tensor, p: Tensor) -> Tensor:
         return self.fuse(r, p, self.weight(r, p))
 
 

@@ -87,6 +87,9 @@ class MFFE(nn.Module):
     .. math::
         \mathrm{logits} = \sum_{s \in \{A, M, m\}} W_2 \, \mathrm{relu}(W_1 s)
 
+    If several positions share a maximum or a minimum, eager mode gives the gradient to one of them, as the published
+    block does; compiled programs and forward mode divide it among them.
+
     This is the block as published for MFSF2-NET. Its origins are FcaNet (ICCV 2021) and the MFCA of MADGNet (CVPR
     2024).
 

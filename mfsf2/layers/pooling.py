@@ -10,7 +10,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .tracing import is_compiling, is_exporting, must_be_deterministic
+from .tracing import is_compiling, is_exporting, is_transformed, must_be_deterministic
 
 __all__ = [
     "GlobalPool",
@@ -70,7 +70,7 @@ def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
     elif _is_even(x, size):
         return _pool_evenly(x, size)
     # As a list, in which torch takes NumPy's integers too.
-    return F.adaptive_avg_pool2d(x, [size, size])
+    return F.adaptive_avg_pool2d(x, [size, size])  # type: ignore[arg-type]
 
 
 def _is_small(x: Tensor) -> bool:
@@ -113,9 +113,9 @@ def separable_product(rows: Tensor, x: Tensor, columns: Tensor) -> Tensor:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether the channels of a map ``(B, C, H, W)`` are innermost in memory; False in compiled programs."""
-    if is_compiling():
-        # The compiler chooses the layout itself, and asking would tie a program to the example's sizes.
+    """Whether the channels of a map ``(B, C, H, W)`` are innermost in memory; False where nobody can say."""
+    if is_compiling() or is_transformed():
+        # Asking would tie a program to the example's sizes, and vmap does not answer.
         return False
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 

@@ -2,16 +2,27 @@
 
 import torch
 
-__all__ = ["is_compiling", "is_exporting", "may_overwrite", "must_be_deterministic"]
+__all__ = ["is_compiling", "is_exporting", "is_transformed", "may_overwrite", "must_be_deterministic"]
 
 # TorchScript, which timm's tests apply to traced models, skips code only behind exactly `not torch.jit.is_scripting()`.
 
 
 def is_compiling() -> bool:
-    """Whether ``torch.compile`` or ``torch.export`` traces the code, and chooses layouts and memory itself."""
+    """Whether ``torch.compile``, ``torch.export`` or ``torch.jit.trace`` follows the code.
+
+    They choose layouts and memory themselves, and a program must not depend on those of the example.
+    """
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        compiling: bool = torch.compiler.is_compiling()
+        compiling: bool = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         return compiling
+    return False
+
+
+def is_transformed() -> bool:
+    """Whether a transform of ``torch.func`` is active, under which sizes and layouts are not those of the data."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        transformed: bool = torch._C._are_functorch_transforms_active()
+        return transformed
     return False
 
 
@@ -36,7 +47,4 @@ def may_overwrite() -> bool:
 
     New memory for a large map may take as long to get as the map to compute.
     """
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        transformed: bool = torch._C._are_functorch_transforms_active()
-        return not (torch.is_grad_enabled() or transformed or torch.compiler.is_compiling())
-    return False
+    return not (torch.is_grad_enabled() or is_transformed() or is_compiling())

@@ -61,7 +61,7 @@ def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
             monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(classification, "TRAINING_BATCH", 2)
     # In processes of their own, which take seconds.
-    monkeypatch.setattr(loading, "import_times", lambda name: [1.0, 2.0])
+    monkeypatch.setattr(loading, "first_models", lambda: {"mfsf2": [1.0, 2.0], "timm": [1.0, 1.0]})
     groups = ["blocks", "inference", "training", "segmentation", "loading", "scaling", "profile"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "--out", str(tmp_path), "--rounds", "2", "--groups", *groups])
     benchmark.main()
