@@ -62,8 +62,7 @@ def program_rows(
 
 
 def compiled(model: nn.Module, x: Tensor) -> Callable[[], Any]:
-    # As for deployment: weights are constants.
-    return partial(torch.compile(model, options={"freezing": True}), x)
+    return partial(torch.compile(model), x)
 
 
 def in_onnx_runtime(model: nn.Module, x: Tensor) -> Callable[[], Any]:
