@@ -36,7 +36,6 @@ GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
     "loading": loading_rows,
 }
 
-
 ALL = [*GROUPS, "scaling", "profile"]
 
 

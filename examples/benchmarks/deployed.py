@@ -26,10 +26,9 @@ def deployed_rows(rounds: int) -> Iterator[Row]:
         for layout in LAYOUTS:
             folded = in_layout(fold_batch_norm(model), layout)
             for batch in BATCHES:
-                sides = {
-                    "mfsf2": partial(folded, images(batch, layout)),
-                    "backbones": partial(backbones, images(batch)),
-                }
+                x = images(batch, layout)
+                agree(folded(x), model(x), "folded")
+                sides = {"mfsf2": partial(folded, x), "backbones": partial(backbones, images(batch))}
                 name = f"{NAME} folded, batch {batch}: over eager contiguous backbones"
                 yield compare(name, layout, sides, rounds)
         x = images(1)

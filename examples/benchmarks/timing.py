@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["LAYOUTS", "Function", "Row", "agree", "compare", "compare_memory", "peak_memory", "ratio_row", "rounds_of"]
+__all__ = [
+    "LAYOUTS",
+    "Function",
+    "Row",
+    "agree",
+    "compare",
+    "compare_memory",
+    "peak_memory",
+    "ratio_row",
+    "rounds_of",
+    "timed",
+]
 
 Function = Callable[[], Any]
 
@@ -39,13 +50,14 @@ class Row:
     unit: str = "ms"
 
 
-def timed(function: Function) -> float:
-    """Seconds of one call."""
+def timed(function: Function, calls: int = 1) -> float:
+    """Seconds a call."""
     start = time.perf_counter()
-    function()
+    for _ in range(calls):
+        function()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / calls
 
 
 def rounds_of(functions: Mapping[str, Function], rounds: int, seconds: float = 0.0) -> dict[str, list[float]]:
@@ -61,12 +73,7 @@ def rounds_of(functions: Mapping[str, Function], rounds: int, seconds: float = 0
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            start = time.perf_counter()
-            for _ in range(calls[name]):
-                functions[name]()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times[name].append(1000 * (time.perf_counter() - start) / calls[name])
+            times[name].append(1000 * timed(functions[name], calls[name]))
     return times
 
 
