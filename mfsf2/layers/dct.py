@@ -135,7 +135,8 @@ def dct_filter_bank(
                 f"frequency {tuple(pair)} times {scale} is outside the {grid_size}x{grid_size} grid: "
                 f"u and v must be from 0 to {(grid_size - 1) // scale}"
             )
-    filters = [torch.outer(dct_basis(u * scale, grid_size), dct_basis(v * scale, grid_size)) for u, v in frequencies]
+    basis = {f: dct_basis(f * scale, grid_size) for f in {f for pair in frequencies for f in pair}}
+    down, along = (torch.stack([basis[pair[axis]] for pair in frequencies]) for axis in (0, 1))
     # A default tensor, so that device=None follows torch.device(...) contexts like any other factory.
     like = torch.empty(0, device=device, dtype=dtype)
-    return torch.stack(filters).to(device=like.device, dtype=like.dtype)
+    return (down.unsqueeze(2) * along.unsqueeze(1)).to(device=like.device, dtype=like.dtype)

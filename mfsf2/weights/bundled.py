@@ -5,7 +5,9 @@ The file of a model with both heads also serves the models with one.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +35,16 @@ def bundled_cfg(tag: str) -> dict[str, Any]:
 
 
 def read_bundled(path: Path, foreign_heads: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors of a file in the package, in single precision, except heads this model lacks.
+    """The tensors of a file in the package, except heads this model lacks.
 
     Raises:
         FileNotFoundError: the file is missing.
         ValueError: the file is not the one that its configuration describes.
     """
-    _check_sha256(path, _read_config(path.parent)["pretrained_cfg"]["sha256"])
+    expected = _read_config(path.parent)["pretrained_cfg"]["sha256"]
+    _check_sha256(path, expected, _status(path).st_mtime_ns)
     prefixes = tuple(f"{head}." for head in foreign_heads)
-    state = {key: value for key, value in read_state_dict(path).items() if not key.startswith(prefixes)}
-    # Before anything is computed from them: stems adapted to other channels are sums of these numbers.
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    return {key: value for key, value in read_state_dict(path).items() if not key.startswith(prefixes)}
 
 
 def is_bundled(path: Path) -> bool:
@@ -53,24 +54,27 @@ def is_bundled(path: Path) -> bool:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
-    content = _read_bytes(path)
+    _status(path)
     try:
-        config: dict[str, Any] = json.loads(content)
+        config: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): reinstall the package") from error
     return config
 
 
-def _check_sha256(path: Path, expected: str) -> None:
-    found = hashlib.sha256(_read_bytes(path)).hexdigest()
+@cache
+def _check_sha256(path: Path, expected: str, mtime_ns: int) -> None:
+    """Refuse a damaged file; a file that has passed is not read again unless it has changed since."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
         raise ValueError(
             f"{path} is damaged: its SHA-256 is {found}, its configuration says {expected}; reinstall the package"
         )
 
 
-def _read_bytes(path: Path) -> bytes:
+def _status(path: Path) -> os.stat_result:
     try:
-        return path.read_bytes()
+        return path.stat()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing: reinstall the package") from error

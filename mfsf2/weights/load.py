@@ -130,7 +130,8 @@ def _adapt_stems(model: nn.Module, state: dict[str, Tensor], target: dict[str, T
             if have is None or want is None or have.dim() != 4 or have.shape[1] != 3 or want.shape[1] == 3:
                 continue
             _logger.warning("%s: adapted from 3 to %d channels: %s", source, want.shape[1], key)
-            state[key] = adapt_input_conv(want.shape[1], have)
+            # Not in the precision of the file: the new numbers are sums or products of those in it.
+            state[key] = adapt_input_conv(want.shape[1], have.to(want.dtype))
 
 
 def _check_keys(state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
