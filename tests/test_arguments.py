@@ -88,12 +88,26 @@ def test_reverse_attention() -> None:
 
 @pytest.mark.parametrize("block", [mfsf2.AxialAttention, mfsf2.MFFE])
 def test_reductions(block: Any) -> None:
-    for channels, reduction in ((16, 0), (16, -1), (0, 1), (4, 8)):
-        with pytest.raises(ValueError, match=f"^channels={channels} with reduction={reduction}"):
+    for channels, reduction, message in (
+        (16, 0, "reduction=0 must be at least 1"),
+        (16, -1, "reduction=-1 must be at least 1"),
+        (0, 1, "channels=0 must be at least 1"),
+        (4, 8, "channels=4 with reduction=8: use a reduction of at most 4"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"):
             block(channels, reduction)
     for value in (None, 2.0, "16"):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=r"^reduction=.* must be an integer$"):
             block(16, value)
+        with pytest.raises(TypeError, match=r"^channels=.* must be an integer$"):
+            block(value, 1)
+
+
+def test_gate_channels() -> None:
+    with pytest.raises(ValueError, match=r"^channels=0 must be at least 1$"):
+        mfsf2.CrossBranchGate(0)
+    with pytest.raises(TypeError, match=r"^channels=16\.0 must be an integer$"):
+        mfsf2.CrossBranchGate(16.0)  # type: ignore[arg-type]
 
 
 def test_foreground_probability() -> None:
@@ -112,3 +126,12 @@ def test_deployment(tmp_path: Any) -> None:
             export_onnx(wrong, tmp_path / "model.onnx")
     with pytest.raises(TypeError, match="Linear is not a model of this library"):
         export_program(torch.nn.Linear(2, 2).eval())
+    with pytest.raises(
+        TypeError, match=r"compiled by torch\.compile: pass the model itself, which model\._orig_mod is"
+    ):
+        export_program(torch.compile(model))
+    with pytest.raises(TypeError, match=r"min_size=64\.0 must be an integer"):
+        export_program(model, min_size=64.0)  # type: ignore[arg-type]
+    for task, largest in (("cls", 192), ("rcm_cls", 160)):
+        with pytest.raises(ValueError, match=f"min_size={largest + 1} must be at most {largest}"):
+            export_program(build(task).eval(), min_size=largest + 1)

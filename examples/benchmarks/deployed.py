@@ -1,5 +1,6 @@
 """Rows of ``mfsf2_cls`` deployed: over its eager backbones, and over backbones deployed the same way."""
 
+import copy
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor_config
 
 import mfsf2
 from mfsf2.deploy import export_onnx, export_program, fold_batch_norm
@@ -32,9 +34,9 @@ def deployed_rows(rounds: int) -> Iterator[Row]:
                 name = f"{NAME} folded, batch {batch}: over eager contiguous backbones"
                 yield compare(name, layout, sides, rounds)
         x = images(1)
-        yield from program_rows(
-            "torch.compile", compiled(model, x), compiled(backbones, x), model, backbones, x, rounds
-        )
+        for kind, freezing in (("torch.compile", False), ("torch.compile with frozen weights", True)):
+            programs = compiled(model, x, freezing), compiled(backbones, x, freezing)
+            yield from program_rows(kind, *programs, model, backbones, x, rounds)
         try:
             programs = in_onnx_runtime(model, x), in_onnx_runtime(backbones, x)
         except ImportError as error:
@@ -60,8 +62,13 @@ def program_rows(
         yield ratio_row(f"{NAME} by {kind}, batch 1: over {other}", "contiguous", series)
 
 
-def compiled(model: nn.Module, x: Tensor) -> Callable[[], Any]:
-    return partial(torch.compile(model), x)
+def compiled(model: nn.Module, x: Tensor, freezing: bool) -> Callable[[], Any]:
+    """By inductor; with ``freezing``, weights are constants, which it arranges in advance as its kernels need them."""
+    # A copy, because a model is compiled once in a process.
+    function = torch.compile(copy.deepcopy(model))
+    with inductor_config.patch(freezing=freezing):
+        function(x)
+    return partial(function, x)
 
 
 def in_onnx_runtime(model: nn.Module, x: Tensor) -> Callable[[], Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from ..layers.checks import check_integer
 from .folding import check_eval
 
 __all__ = ["MIN_EXPORT_SIZE", "MIN_EXPORT_TORCH", "describe", "dimension_names", "export_program"]
@@ -42,21 +43,27 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
     Args:
         model: a model of this library in evaluation mode, also with ``features_only``. With two modalities, the program
             takes both, ``(image, stack)``, each with its own height and width.
-        min_size: minimum height and width; the program rejects smaller images. Models with other backbones may need
-            another value, which the error of ``torch.export`` names.
+        min_size: minimum height and width, at most those of ``model.example_inputs()``; the program rejects smaller
+            images. Models with other backbones may need another value, which the error of ``torch.export`` names.
 
     Raises:
-        ValueError: the model is in training mode.
-        TypeError: a model of another library.
+        ValueError: the model is in training mode, or ``min_size`` is too large or below one.
+        TypeError: a model of another library, a compiled model, or a ``min_size`` that is not an integer.
         RuntimeError: torch is older than 2.13, which fixes the parity of the sizes to that of the example.
     """
     if not callable(getattr(model, "example_inputs", None)):
         raise TypeError(f"{type(model).__name__} is not a model of this library: use torch.export.export instead")
+    if hasattr(model, "_orig_mod"):
+        raise TypeError("the model is compiled by torch.compile: pass the model itself, which model._orig_mod is")
     check_eval(model)
+    inputs: dict[str, Tensor] = model.example_inputs()  # type: ignore[operator]
+    min_size = check_integer(min_size, "min_size")
+    largest = min(size for x in inputs.values() for size in x.shape[-2:])
+    if min_size > largest:
+        raise ValueError(f"min_size={min_size} must be at most {largest}, the smallest size of the example inputs")
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH:
         needed = ".".join(map(str, MIN_EXPORT_TORCH))
         raise RuntimeError(f"export with dynamic sizes needs torch {needed} or later; {torch.__version__} is installed")
-    inputs: dict[str, Tensor] = model.example_inputs()  # type: ignore[operator]
     # One object per name: the batch is the same in both inputs.
     dims = {name: Dim(name, min=1 if name == "batch" else min_size) for key in inputs for name in dimension_names(key)}
     shapes = tuple(

@@ -37,9 +37,11 @@ def check_rate(value: float, name: str) -> None:
 
 
 def check_reduction(channels: int, reduction: int) -> None:
-    """Check that ``channels // reduction`` is at least one."""
-    if not 1 <= reduction <= channels:
-        raise ValueError(f"channels={channels} with reduction={reduction}: use a reduction from 1 to {channels}")
+    """Check two integers, of which ``channels // reduction`` must be at least one."""
+    check_integer(channels, "channels")
+    check_integer(reduction, "reduction")
+    if reduction > channels:
+        raise ValueError(f"channels={channels} with reduction={reduction}: use a reduction of at most {channels}")
 
 
 def check_map(x: Tensor, channels: int, name: str = "x") -> None:

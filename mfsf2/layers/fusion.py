@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .align import DualBranchAlign
-from .checks import check_map, check_number, check_same
+from .checks import check_integer, check_map, check_number, check_same
 from .conv import ConcatConvNormAct, PointwiseConv2d
 from .dct import FrequencyPairs
 from .mffe import MFFE
@@ -40,7 +40,7 @@ class CrossBranchGate(nn.Module):
         self, channels: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels = channels = check_integer(channels, "channels")
         self.attn = ConcatConvNormAct(channels, channels, device=device, dtype=dtype)
         self.attn_out = PointwiseConv2d(channels, 1, 1, device=device, dtype=dtype)
         self.fuse = ConcatConvNormAct(channels, channels, device=device, dtype=dtype)
