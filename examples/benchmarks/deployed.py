@@ -1,6 +1,5 @@
 """Rows of ``mfsf2_cls`` deployed: over its eager backbones, and over backbones deployed the same way."""
 
-import copy
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -35,6 +34,8 @@ def deployed_rows(rounds: int) -> Iterator[Row]:
                 yield compare(name, layout, sides, rounds)
         x = images(1)
         for kind, freezing in (("torch.compile", False), ("torch.compile with frozen weights", True)):
+            # Without it, the second kind would be answered with the programs of the first.
+            torch.compiler.reset()
             programs = compiled(model, x, freezing), compiled(backbones, x, freezing)
             yield from program_rows(kind, *programs, model, backbones, x, rounds)
         try:
@@ -64,8 +65,7 @@ def program_rows(
 
 def compiled(model: nn.Module, x: Tensor, freezing: bool) -> Callable[[], Any]:
     """By inductor; with ``freezing``, weights are constants, which it arranges in advance as its kernels need them."""
-    # A copy, because a model is compiled once in a process.
-    function = torch.compile(copy.deepcopy(model))
+    function = torch.compile(model)
     with inductor_config.patch(freezing=freezing):
         function(x)
     return partial(function, x)

@@ -17,6 +17,9 @@ from .timing import Function, Row, compare, ratio_row
 
 __all__ = ["loading_rows"]
 
+SECONDS = 1.0
+"""Of a round: several calls, whose mean varies less."""
+
 TINY, TINY_CNN, TINY_TRANSFORMER = "mfsf2_tiny_cls", "resnet18", "pvt_v2_b0"
 
 
@@ -24,16 +27,16 @@ def loading_rows(rounds: int) -> Iterator[Row]:
     """Import in new processes, ``create_model``, and weights over ``create_model`` alone."""
     yield ratio_row("import and first model: over timm's", "", first_models())
     sides: dict[str, Function] = {"mfsf2": partial(mfsf2.create_model, TINY), "timm": build_backbones}
-    yield compare(f"create_model, {TINY}: over its two backbones", "", sides, rounds)
+    yield compare(f"create_model, {TINY}: over its two backbones", "", sides, rounds, SECONDS)
     sides = {"with": partial(mfsf2.create_model, TINY, pretrained=True), "without": partial(mfsf2.create_model, TINY)}
-    yield compare(f"create_model, {TINY}: with the package's weights over without", "", sides, rounds)
+    yield compare(f"create_model, {TINY}: with the package's weights over without", "", sides, rounds, SECONDS)
     with tempfile.TemporaryDirectory() as folder:
         libraries: list[tuple[Any, str]] = [(mfsf2.create_model, TINY), (timm.create_model, TINY_CNN)]
         for create, name in libraries:
             path = Path(folder) / f"{name}.safetensors"
             save_file(create(name).state_dict(), path)
             sides = {"with": partial(create, name, checkpoint_path=str(path)), "without": partial(create, name)}
-            yield compare(f"create_model, {name}: with checkpoint_path over without", "", sides, rounds)
+            yield compare(f"create_model, {name}: with checkpoint_path over without", "", sides, rounds, SECONDS)
 
 
 def first_models() -> dict[str, list[float]]:
