@@ -125,6 +125,14 @@ def test_torch_jit_trace() -> None:
         torch.testing.assert_close(traced(other, other), block(other, other))
 
 
+def test_torch_jit_script_after_symbolic_tracing() -> None:
+    """What is wrapped for tracing is read by TorchScript, type comments included, as timm's own tests do."""
+    x, y = torch.randn(2, 2, 16, 12, 7).unbind()
+    for block in (mfsf2.CrossBranchGate(16).eval(), mfsf2.FusionStage(16, 16, 16).eval()):
+        scripted = torch.jit.script(torch.fx.symbolic_trace(block))
+        torch.testing.assert_close(scripted(x, y), block(x, y))
+
+
 @layouts
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("chans", [(6, 4), (1, 5), (6, 1)])

@@ -1,10 +1,14 @@
 """The circumstances of a call on which the fastest form depends: compilation, export, transforms, determinism."""
 
+from collections.abc import Callable
+
 import torch
 
 __all__ = ["is_compiling", "is_exporting", "is_transformed", "may_overwrite", "must_be_deterministic"]
 
 # TorchScript, which timm's tests apply to traced models, skips code only behind exactly `not torch.jit.is_scripting()`.
+# It reads type comments even there, and knows none with two codes.
+_is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
 def is_compiling() -> bool:
@@ -13,7 +17,7 @@ def is_compiling() -> bool:
     They choose layouts and memory themselves, and a program must not depend on those of the example.
     """
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        compiling: bool = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        compiling: bool = torch.compiler.is_compiling() or _is_tracing()
         return compiling
     return False
 
