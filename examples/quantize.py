@@ -57,6 +57,9 @@ def quantize(
         rounds: how often a single image is timed.
     """
     try:
+        for name, value in (("calibration", calibration), ("rounds", rounds)):
+            if value < 1:
+                raise DataError(f"{name}={value} must be at least 1")
         check_folder(Path(out))
         network = load_network(checkpoint)
         dataset = read_dataset(data, folder, masks=network.mask_head is not None)

@@ -8,7 +8,7 @@ import torch
 from micro import TASKS, build
 
 import mfsf2
-from mfsf2.deploy import export_onnx, export_program
+from mfsf2.deploy import export_onnx, export_program, fold_batch_norm
 from mfsf2.layers import foreground_probability
 
 

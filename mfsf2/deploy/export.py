@@ -53,8 +53,6 @@ def export_program(model: nn.Module, min_size: int = MIN_EXPORT_SIZE) -> Exporte
     """
     if not callable(getattr(model, "example_inputs", None)):
         raise TypeError(f"{type(model).__name__} is not a model of this library: use torch.export.export instead")
-    if hasattr(model, "_orig_mod"):
-        raise TypeError("the model is compiled by torch.compile: pass the model itself, which model._orig_mod is")
     check_eval(model)
     inputs: dict[str, Tensor] = model.example_inputs()  # type: ignore[operator]
     min_size = check_integer(min_size, "min_size")

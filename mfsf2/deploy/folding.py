@@ -29,6 +29,7 @@ def fold_batch_norm(model: _Model) -> _Model:
     norm, the layer's output has another use, the layer computes its weight at every call, and so on.
 
     Raises:
+        TypeError: not a module, or one that ``torch.compile`` returned.
         ValueError: the model is in training mode.
 
     Warns:
@@ -65,7 +66,11 @@ def fold_batch_norm(model: _Model) -> _Model:
 
 
 def check_eval(model: nn.Module) -> None:
-    """Refuse a model in training mode."""
+    """Refuse what is no model, a compiled one, and one in training mode."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+    if hasattr(model, "_orig_mod"):
+        raise TypeError("the model is compiled by torch.compile: pass the model itself, which model._orig_mod is")
     if model.training:
         raise ValueError("the model is in training mode: call model.eval() first")
 

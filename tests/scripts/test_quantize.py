@@ -13,9 +13,15 @@ from readers import make_split, read_dataset, save_split
 
 import mfsf2
 
-pytestmark = pytest.mark.compile
+
+@pytest.mark.parametrize("name", ["calibration", "rounds"])
+def test_numbers(name: str, tmp_path: Path) -> None:
+    command = ["--checkpoint=a", "--data=kvasir", "--folder=b", "--split=c", f"--out={tmp_path}", f"--{name}=0"]
+    with pytest.raises(SystemExit, match=f"{name}=0 must be at least 1"):
+        quantize.main(command)
 
 
+@pytest.mark.compile
 def test_quantize(folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = read_dataset("ham10000", folders["ham10000"], masks=True)
     parts = make_split(dataset)
