@@ -126,10 +126,13 @@ def test_deployment(tmp_path: Any) -> None:
             export_onnx(wrong, tmp_path / "model.onnx")
     with pytest.raises(TypeError, match="Linear is not a model of this library"):
         export_program(torch.nn.Linear(2, 2).eval())
-    with pytest.raises(
-        TypeError, match=r"compiled by torch\.compile: pass the model itself, which model\._orig_mod is"
-    ):
-        export_program(torch.compile(model))
+    for function in (fold_batch_norm, export_program):
+        with pytest.raises(
+            TypeError, match=r"compiled by torch\.compile: pass the model itself, which model\._orig_mod"
+        ):
+            function(torch.compile(model))
+    with pytest.raises(TypeError, match=r"model is a str, expected a torch\.nn\.Module"):
+        fold_batch_norm("x")  # type: ignore[type-var]
     with pytest.raises(TypeError, match=r"min_size=64\.0 must be an integer"):
         export_program(model, min_size=64.0)  # type: ignore[arg-type]
     for task, largest in (("cls", 192), ("rcm_cls", 160)):
