@@ -16,9 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-import onnxruntime
-import torch
 from accelerate import Accelerator
+from benchmarks.sessions import open_onnx
 from benchmarks.timing import rounds_of
 from engine.checkpoint import check_folder
 from engine.inference import predict_records, prepare_image
@@ -120,16 +119,13 @@ class Session(nn.Module):
 
     def __init__(self, path: Path, network: Any) -> None:
         super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.run = open_onnx(path)
         self.path = path
         self.pretrained_cfg = network.pretrained_cfg
         self.head, self.mask_head = network.head, network.mask_head
 
     def forward(self, image: Tensor) -> Any:
-        outputs = [torch.from_numpy(output) for output in self.session.run(None, {"image": image.numpy()})]
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+        return self.run(image)
 
 
 def measure(sessions: dict[str, Session], records: list[Record], image: Tensor, rounds: int) -> dict[str, Any]:

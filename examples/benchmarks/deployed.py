@@ -15,6 +15,7 @@ import mfsf2
 from mfsf2.deploy import export_onnx, export_program, fold_batch_norm
 
 from .classification import BATCHES, NAME, SIZE, Backbones, images, in_layout
+from .sessions import open_onnx
 from .timing import LAYOUTS, Row, agree, compare, ratio_row, rounds_of
 
 __all__ = ["deployed_rows"]
@@ -72,21 +73,10 @@ def compiled(model: nn.Module, x: Tensor, freezing: bool) -> Callable[[], Any]:
 
 
 def in_onnx_runtime(model: nn.Module, x: Tensor) -> Callable[[], Any]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         if isinstance(model, mfsf2.MFSF2):
             export_onnx(export_program(model), path, sizes={"batch": 1, "height": SIZE, "width": SIZE})
         else:
             torch.onnx.export(model, (x,), path, dynamo=True, input_names=["image"], verbose=False)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = {"image": x.numpy()}
-
-    def run() -> Any:
-        outputs = [torch.from_numpy(output) for output in session.run(None, feed)]
-        return outputs[0] if len(outputs) == 1 else outputs
-
-    return run
+        return partial(open_onnx(path), x)
