@@ -3,8 +3,9 @@
 - ``layers``: building blocks, tensors in, tensors out.
 - ``heads``: task heads.
 - ``models``: backbones, encoder, whole models, and the table of the named ones (``variants``).
-- ``registry``: ``create_model`` and the lists of names.
-- ``weights``: read, load, save and convert weights; the weights in the package.
+- ``factory``: builds models and loads their weights.
+- ``registry``: ``create_model``, ``load_pretrained`` and the lists of names.
+- ``weights``: read, load, save, convert and publish weights; the Hub; the weights in the package.
 - ``deploy``: batch-norm folding, export, ONNX.
 - ``timm_models``: registers models with timm.
 
@@ -34,9 +35,9 @@ from .layers import (
     dct_frequencies,
 )
 from .models import MFSF2, MFSF2Encoder, MFSF2TwoModality, Outputs
-from .registry import create_model, list_models, list_pretrained
+from .registry import create_model, list_models, list_pretrained, load_pretrained
 from .version import __version__
-from .weights import load_checkpoint, save_pretrained
+from .weights import load_checkpoint, push_to_hub, save_pretrained
 
 __all__ = [
     "FREQUENCY_TABLES",
@@ -67,5 +68,7 @@ __all__ = [
     "list_models",
     "list_pretrained",
     "load_checkpoint",
+    "load_pretrained",
+    "push_to_hub",
     "save_pretrained",
 ]

@@ -12,10 +12,11 @@ from timm.models import PretrainedCfg, generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
+from .factory import build_model, build_saved, pretrained_cfg
 from .models.two_modality import MFSF2TwoModality
-from .models.variants import VARIANTS
-from .registry import build_model, pretrained_cfg, saved_cfg
-from .weights.source import weights_file
+from .models.variants import VARIANTS, find_variant
+from .weights.hub import HubOptions
+from .weights.source import open_saved, weights_file
 
 __all__: list[str] = []
 
@@ -45,20 +46,28 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         cache_dir: str | None = None,
         **kwargs: Any,
     ) -> nn.Module:
-        cfg = _resolve_cfg(name, pretrained_cfg, pretrained_cfg_overlay or {}, pretrained)
-        # timm passes on a saved folder's arguments; `kwargs` already has them, with the caller's changes.
+        options = HubOptions(cache_dir=cache_dir)
         kwargs.pop("pretrained_model_args", None)
+        out_indices = _out_indices(kwargs)
+        location = _saved_location(pretrained_cfg)
+        if location and not pretrained_cfg_overlay:
+            saved = open_saved(*location, options)
+            # timm adds the saved arguments to those of the caller.
+            known = saved.config.args
+            changed = {key: value for key, value in kwargs.items() if key not in known or known[key] != value}
+            return build_saved(saved, out_indices, pretrained, **changed)
+        cfg = _resolve_cfg(name, pretrained_cfg, pretrained_cfg_overlay or {}, pretrained)
         kwargs.setdefault("num_classes", cfg["num_classes"])
         has_file = bool(cfg.get("file") or cfg.get("hf_hub_id"))
-        weights = weights_file(cfg, cache_dir) if pretrained and has_file else None
+        weights = weights_file(cfg, options) if pretrained and has_file else None
         return build_model(
             name,
             cfg,
             weights=weights,
             weights_classes=cfg["num_classes"] if weights else None,
             pretrained=pretrained and not has_file,
-            out_indices=_out_indices(kwargs),
-            cache_dir=cache_dir,
+            out_indices=out_indices,
+            options=options,
             **kwargs,
         )
 
@@ -67,16 +76,27 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
     return build
 
 
+def _saved_location(cfg: str | dict[str, Any] | PretrainedCfg | None) -> tuple[str, str] | None:
+    """Scheme and location of a saved model, from the configuration that timm has read there."""
+    content = asdict(cfg) if isinstance(cfg, PretrainedCfg) else cfg
+    if not isinstance(content, dict):
+        return None
+    keys = {"local-dir": "file", "hf-hub": "hf_hub_id"}
+    source = str(content.get("source"))
+    return (source, content[keys[source]]) if source in keys and content.get(keys[source]) else None
+
+
 def _resolve_cfg(
     name: str, cfg: str | dict[str, Any] | PretrainedCfg | None, overlay: dict[str, Any], pretrained: bool
 ) -> dict[str, Any]:
-    """The configuration for what timm passes on: nothing, a tag, or the configuration of a saved folder."""
+    """The configuration for what timm passes on: nothing, a tag, or a configuration of the caller's."""
     if cfg is None or isinstance(cfg, str):
         # External weights do not inherit the tag's metadata.
         elsewhere = overlay.keys() & {"file", "hf_hub_id"}
         resolved = pretrained_cfg(name, cfg or "", pretrained and not elsewhere)
     else:
-        resolved = saved_cfg(name, asdict(cfg) if isinstance(cfg, PretrainedCfg) else cfg)
+        own = asdict(cfg) if isinstance(cfg, PretrainedCfg) else cfg
+        resolved = {**find_variant(name).cfg, **own, "architecture": name}
     return {**resolved, **overlay}
 
 

@@ -181,6 +181,8 @@ def test_public_names() -> None:
         "list_models",
         "list_pretrained",
         "load_checkpoint",
+        "load_pretrained",
+        "push_to_hub",
         "save_pretrained",
     ]
     assert all(hasattr(mfsf2, name) for name in mfsf2.__all__)

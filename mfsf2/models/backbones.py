@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def create_branch(
     name: str,
     in_chans: int = 3,
     drop_path_rate: float = 0.0,
-    pretrained: bool = False,
+    pretrained: bool | Path = False,
     cache_dir: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -45,7 +46,7 @@ def create_branch(
         name: any timm model with feature maps at strides 4, 8, 16 and 32.
         in_chans: channels of the image; timm adapts pretrained stems.
         drop_path_rate: stochastic depth, passed on unless it is 0.
-        pretrained: load timm's weights from the Hub.
+        pretrained: load timm's weights from the Hub, or from a file.
         cache_dir: where to keep them.
 
     Raises:
@@ -58,10 +59,12 @@ def create_branch(
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise ValueError(f"unknown backbone {name!r}: use the name of a timm model{hint}")
     kwargs: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    if not isinstance(pretrained, bool):
+        kwargs["pretrained_cfg_overlay"] = dict(file=str(pretrained))
     try:
         model: Any = timm.create_model(
             name,
-            pretrained=pretrained,
+            pretrained=bool(pretrained),
             cache_dir=cache_dir,
             num_classes=0,
             in_chans=in_chans,

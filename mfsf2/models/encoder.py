@@ -4,6 +4,7 @@ import operator
 import re
 from collections.abc import Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,8 +51,9 @@ class MFSF2Encoder(nn.Module):
         out_chans: channels O of the pyramid's output.
         reduction, num_frequencies, frequencies, grid_size: as for :class:`~mfsf2.layers.MFFE`.
         drop_path_rate: stochastic depth, in the transformer branch only.
-        pretrained_backbones: load timm's ImageNet weights for both branches from the Hub.
-        cache_dir: where to keep them.
+        pretrained_backbones: load timm's ImageNet weights for both branches, from the Hub or, given a pair, from the
+            files of the CNN and the transformer.
+        cache_dir: where to keep weights from the Hub.
 
     Attributes:
         cnn, transformer: the plain timm models.
@@ -74,7 +76,7 @@ class MFSF2Encoder(nn.Module):
         frequencies: str | FrequencyPairs = "top",
         grid_size: int = 7,
         drop_path_rate: float = 0.1,
-        pretrained_backbones: bool = False,
+        pretrained_backbones: bool | tuple[bool | Path, bool | Path] = False,
         cache_dir: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -86,9 +88,13 @@ class MFSF2Encoder(nn.Module):
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate={drop_path_rate} must be at least 0 and below 1")
         dd: dict[str, Any] = dict(device=device, dtype=dtype)
-        common: dict[str, Any] = dict(in_chans=in_chans, pretrained=pretrained_backbones, cache_dir=cache_dir, **dd)
-        cnn_branch = create_branch(cnn, **common)
-        transformer_branch = create_branch(transformer, drop_path_rate=drop_path_rate, **common)
+        common: dict[str, Any] = dict(in_chans=in_chans, cache_dir=cache_dir, **dd)
+        files = pretrained_backbones
+        of_cnn, of_transformer = (files, files) if isinstance(files, bool) else files
+        cnn_branch = create_branch(cnn, pretrained=of_cnn, **common)
+        transformer_branch = create_branch(
+            transformer, pretrained=of_transformer, drop_path_rate=drop_path_rate, **common
+        )
         # The arguments that rebuild this encoder.
         self.model_args: dict[str, Any] = dict(
             cnn=cnn,

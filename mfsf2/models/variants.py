@@ -1,15 +1,17 @@
 """The named models, each with its class, its arguments and its pretrained tags."""
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
+from ..layers.checks import check_integer
 from .encoder import MFSF2Encoder
 from .mfsf2 import MFSF2
 from .two_modality import MFSF2TwoModality
 
-__all__ = ["BACKBONES_TAG", "VARIANTS", "Variant"]
+__all__ = ["BACKBONES_TAG", "VARIANTS", "Variant", "find_variant"]
 
 BACKBONES_TAG = "in1k_backbones"
 """Tag for ImageNet weights in both branches, from timm's Hub repositories; everything else is untrained."""
@@ -26,12 +28,14 @@ class Variant:
     """A named model.
 
     Attributes:
+        name: the name.
         model_cls: the class.
         args: arguments of the class.
         cfg: input and head, in the form of timm's pretrained configuration.
         tags: pretrained tags, the default one first.
     """
 
+    name: str
     model_cls: type[MFSF2]
     args: Mapping[str, Any]
     cfg: Mapping[str, Any]
@@ -66,6 +70,34 @@ class Variant:
     def trained_tags(self) -> list[str]:
         """The tags with weights for the whole model."""
         return [tag for tag in self.tags if tag != BACKBONES_TAG]
+
+    def class_args(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Rename arguments of :func:`create_model` to those of the class, and reject unknown ones.
+
+        Raises:
+            TypeError: an argument that the model does not have.
+        """
+        names = self.argument_names
+        for name in given:
+            if name in names:
+                continue
+            near = difflib.get_close_matches(name, sorted(names), n=3)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            if name == "mask_classes":
+                hint = (
+                    ": num_classes is the number of its mask channels"
+                    if self.has_masks
+                    else ": it has no masks; use a model named *_clsseg"
+                )
+            raise TypeError(f"{self.name} has no argument {name!r}{hint}")
+        if not self.has_classes:
+            # Here, and not in the class, an error has the name that the user gave.
+            check_integer(given.get("num_classes", 1), "num_classes", note=" (mask channels)")
+        return {names[name]: value for name, value in given.items()}
+
+    def build(self, given: Mapping[str, Any]) -> MFSF2:
+        """The model, from arguments of :func:`create_model`."""
+        return self.model_cls(**{**self.args, **self.class_args(given)})
 
 
 _SIZES: dict[str, dict[str, Any]] = {
@@ -105,6 +137,7 @@ _TASKS: dict[str, tuple[type[MFSF2], int | None, int | None]] = {
 
 VARIANTS: dict[str, Variant] = {
     f"{size}_{task}": Variant(
+        f"{size}_{task}",
         model_cls,
         args={**args, "num_classes": classes, "mask_classes": masks},
         # Of the first head.
@@ -119,3 +152,16 @@ VARIANTS: dict[str, Variant] = {
     for size, args in _SIZES.items()
 }
 """All named models."""
+
+
+def find_variant(architecture: str) -> Variant:
+    """The model of a name.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if architecture not in VARIANTS:
+        near = difflib.get_close_matches(architecture, VARIANTS, n=3, cutoff=0.0)
+        hint = "; for a folder use local-dir:FOLDER, for the Hub hf-hub:OWNER/NAME" if "/" in architecture else ""
+        raise ValueError(f"unknown model {architecture!r}; nearest: {', '.join(near)}. list_models() lists all{hint}")
+    return VARIANTS[architecture]

@@ -3,7 +3,6 @@
 The file of a model with both heads also serves the models with one.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -13,10 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .read import read_state_dict
-from .save import CONFIG_NAME, WEIGHTS_NAME
+from ..models.variants import VARIANTS
+from .config import CONFIG_NAME, WEIGHTS_NAME
+from .files import sha256_of
+from .read import read_safetensors
 
-__all__ = ["bundled_cfg", "is_bundled", "read_bundled"]
+__all__ = ["bundled_cfg", "bundled_names", "is_bundled", "read_bundled"]
 
 _FOLDERS = {"ham10000": Path(__file__).parent / "ham10000"}
 
@@ -44,7 +45,12 @@ def read_bundled(path: Path, foreign_heads: Iterable[str]) -> dict[str, Tensor]:
     expected = _read_config(path.parent)["pretrained_cfg"]["sha256"]
     _check_sha256(path, expected, _status(path).st_mtime_ns)
     prefixes = tuple(f"{head}." for head in foreign_heads)
-    return {key: value for key, value in read_state_dict(path).items() if not key.startswith(prefixes)}
+    return {key: value for key, value in read_safetensors(path).tensors.items() if not key.startswith(prefixes)}
+
+
+def bundled_names() -> list[str]:
+    """Names of the models with weights in the package, each with its tag."""
+    return [f"{name}.{tag}" for name, variant in VARIANTS.items() for tag in variant.tags if tag in _FOLDERS]
 
 
 def is_bundled(path: Path) -> bool:
@@ -65,8 +71,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 @cache
 def _check_sha256(path: Path, expected: str, mtime_ns: int) -> None:
     """Refuse a damaged file; a file that has passed is not read again unless it has changed since."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected:
         raise ValueError(
             f"{path} is damaged: its SHA-256 is {found}, its configuration says {expected}; reinstall the package"

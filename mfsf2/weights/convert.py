@@ -1,11 +1,14 @@
-"""Key names of other checkpoints to ours: those of the authors' code, and those of version 0.1."""
+"""Key names of other checkpoints to ours: of wrapped models, of the authors' code, and of version 0.1."""
 
+import logging
 import re
 from collections.abc import Callable
 
 from torch import Tensor
 
-__all__ = ["convert_authors_keys", "convert_older_keys", "has_authors_keys"]
+__all__ = ["convert_authors_keys", "convert_keys", "has_authors_keys", "strip_prefix", "strip_wrappers"]
+
+_logger = logging.getLogger(__name__)
 
 # Applied in this order. The transformer's part is timm's own conversion of PVTv2 checkpoints.
 _RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
@@ -44,6 +47,11 @@ _RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 # 1x1 convolutions that are linear layers here.
 _LINEAR = re.compile(r"\.(fc1|fc2|psa\.fc)\.weight$")
 
+_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_checkpoint_wrapped_module)\.")
+
+# Every model has these keys, of this library or of the authors' code; what stands before them is a wrapper's.
+_LANDMARK = re.compile(r"^(|.*?\.)(?:encoder\.fusion\.stages\.\d|fusion_stages\.\d)")
+
 
 def has_authors_keys(state: dict[str, Tensor]) -> bool:
     """Whether a state dict has the authors' key names."""
@@ -71,6 +79,53 @@ def convert_authors_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def convert_older_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def convert_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the keys of the authors' code and of version 0.1."""
+    return _convert_older_keys(convert_authors_keys(state))
+
+
+def strip_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove what ``torch.compile`` and checkpointing put into the names, of a whole model or of parts of it."""
+    return {_WRAPPERS.sub("", key): value for key, value in state.items()}
+
+
+def strip_prefix(state: dict[str, Tensor], source: str, entry: str | None = None) -> dict[str, Tensor]:
+    """Take the model out of a larger one: ``module.``, ``model.``, ``net.``, or any other names before its own.
+
+    Of several models with different prefixes, the averaged one (EMA) is taken, as in timm, or that of ``entry``. What
+    is not of the model is logged.
+
+    Args:
+        state: tensors by name; not changed.
+        source: its name in messages.
+        entry: the prefix of one of several models.
+
+    Raises:
+        ValueError: no such prefix, or several models and none of them an average.
+    """
+    prefixes = sorted({match[1] for match in map(_LANDMARK.match, state) if match})
+    names = [prefix.rstrip(".") for prefix in prefixes]
+    averaged = [prefix for prefix in prefixes if "ema" in re.split(r"[._]", prefix)]
+    if entry is not None:
+        if entry not in names:
+            found = ", ".join(map(repr, filter(None, names))) or "none"
+            raise ValueError(f"{source} has no entry {entry!r} with a model; prefixes of models in it: {found}")
+        prefix = prefixes[names.index(entry)]
+    elif len(prefixes) > 1 and len(averaged) != 1:
+        raise ValueError(f"{source} has several models, {', '.join(map(repr, names))}: choose one with entry=...")
+    else:
+        prefix = (averaged or prefixes or [""])[0]
+    if len(prefixes) > 1:
+        others = ", ".join(repr(name) for name in names if name != prefix.rstrip("."))
+        _logger.warning("%s: loaded %r; it also has %s", source, prefix.rstrip("."), others)
+    if not prefix:
+        return state
+    foreign = [key for key in state if not key.startswith(prefix)]
+    if foreign:
+        _logger.warning("%s: not of the model, and not loaded: %s", source, ", ".join(foreign))
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _convert_older_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename keys of version 0.1: the ``gamma`` of axial attention was called ``factor``."""
     return {re.sub(r"\.axial\.(rows|columns)\.factor$", r".axial.\1.gamma", key): value for key, value in state.items()}

@@ -1,43 +1,59 @@
 """Load a state dict into a model: strictly, or not at all."""
 
-import logging
 import os
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from .convert import convert_authors_keys, convert_older_keys
+from .adapt import adapt_head, adapt_stems, keep_own, num_classes_of
+from .check import check_fit, check_tensors, check_values, optional_keys
+from .convert import convert_keys
 from .read import read_state_dict
 
-__all__ = ["load_checkpoint", "load_weights"]
+__all__ = ["Strict", "check_model", "check_shapes", "check_strict", "load_checkpoint", "load_weights"]
 
-_logger = logging.getLogger(__name__)
+Strict = Literal[True, "encoder"]
+"""What must fit: everything, or the encoder."""
 
 
-def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_checkpoint(
+    model: nn.Module, path: str | os.PathLike[str], strict: Strict = True, entry: str | None = None
+) -> None:
     """Load a checkpoint file into a model of this library.
 
-    The file is safetensors or a ``torch.save`` of tensors, with this library's keys or those of the authors' code.
+    The file is safetensors or a ``torch.save`` of tensors, with this library's keys or those of the authors' code. The
+    model may be part of a larger one (``model.``, ``module.``, ``net.``, ...), or an entry of a training checkpoint.
     Every key must be there, in the right shape, with three exceptions, all logged by key: a classifier for another
     number of classes and a head this model lacks are skipped, and three-channel stems are adapted to the model's
-    ``in_chans``.
+    ``in_chans``. Batch norms' ``num_batches_tracked`` may be missing.
 
     Args:
         model: a model created by :func:`mfsf2.create_model`.
         path: the file.
+        strict: ``True``, or ``"encoder"`` to start from a model for another task: the encoder must fit, heads and the
+            stem of a second modality are loaded where they fit and left as they are elsewhere, which is logged.
+        entry: which of several models in the file to load, by its key (``"state_dict"``) or prefix (``"teacher"``).
+            None for averaged weights (EMA) if there are any, as in timm.
 
     Raises:
         FileNotFoundError: no such file.
         TypeError: a model of another library, or one with ``features_only``.
-        ValueError: a damaged file, or keys that do not fit, all of which are listed. The model keeps its weights.
+        ValueError: a damaged file, tensors that would be cast from integers, or keys that do not fit, all of which are
+            listed. The model keeps its weights.
+
+    Warns:
+        UserWarning: NaN or infinite weights, by key.
     """
     if isinstance(path, nn.Module):
         raise TypeError("the model comes first, then the file: load_checkpoint(model, path)")
-    _check_model(model)
-    load_weights(model, read_state_dict(path), str(path))
+    check_model(model)
+    check_strict(strict)
+    load_weights(model, read_state_dict(path, entry), str(path), strict=strict)
 
 
-def load_weights(model: Any, state: dict[str, Tensor], source: str, num_classes: int | None = None) -> None:
+def load_weights(
+    model: Any, state: dict[str, Tensor], source: str, num_classes: int | None = None, strict: Strict = True
+) -> None:
     """Load a state dict as :func:`load_checkpoint` does.
 
     Args:
@@ -45,24 +61,54 @@ def load_weights(model: Any, state: dict[str, Tensor], source: str, num_classes:
         state: tensors by name.
         source: its name in messages.
         num_classes: the number of classes that it must have; None if unknown.
+        strict: as for :func:`load_checkpoint`.
     """
-    _check_model(model)
+    check_model(model)
     target = model.state_dict()
-    state = convert_older_keys(convert_authors_keys(state))
-    first = next((name for name, head in model.heads.items() if head is not None), "")
-    have = _num_classes(_class_keys(model, state, first), state)
-    if num_classes is not None and have != num_classes:
-        raise ValueError(
-            f"{source} has {have} classes, but its configuration says {num_classes}: they do not belong together"
-        )
+    if any(value.is_meta for value in target.values()):
+        raise ValueError(f"{source} cannot be loaded into a model on the meta device: use model.to_empty(device=...)")
+    state = convert_keys(state)
+    headline = f"{source} does not fit the model, which keeps its weights"
+    check_tensors(state, target, headline)
+    _check_classes(model, state, source, num_classes)
     for head in model.heads:
-        _adapt_head(model, head, state, target, source)
-    _adapt_stems(model, state, target, source)
-    _check_keys(state, target, source)
+        adapt_head(model, head, state, target, source)
+    adapt_stems(model, state, target, source)
+    if strict == "encoder":
+        keep_own(state, target, source)
+    state.update({key: target[key] for key in optional_keys(target, state)})
+    check_fit(state, target, headline, ("checkpoint", "model"))
+    check_values(state, source)
     model.load_state_dict(state, strict=True)
 
 
-def _check_model(model: Any) -> None:
+def check_shapes(twin: Any, state: dict[str, Tensor], source: str, num_classes: int) -> None:
+    """Check that a file holds every tensor of the model that its configuration describes, before that is built.
+
+    Args:
+        twin: the model, on the meta device.
+        state: tensors by name.
+        source: its name in messages.
+        num_classes: the number of classes in the configuration.
+    """
+    target = twin.state_dict()
+    state = {key: value for key, value in convert_keys(state).items() if key in target}
+    _check_classes(twin, state, source, num_classes)
+    optional = optional_keys(target, state)
+    check_fit(
+        state,
+        {key: value for key, value in target.items() if key not in optional},
+        f"{source} does not fit its configuration",
+        ("weights", "configuration"),
+    )
+
+
+def check_model(model: Any) -> None:
+    """Check that a model is one of this library.
+
+    Raises:
+        TypeError: it is not.
+    """
     if not isinstance(getattr(model, "model_args", None), dict):
         raise TypeError(
             f"{type(model).__name__} is not a model of this library: use a model from mfsf2.create_model; with "
@@ -70,86 +116,19 @@ def _check_model(model: Any) -> None:
         )
 
 
-def _adapt_head(model: Any, head: str, state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
-    """Skip weights of a head: all if the model lacks this head, else those for another number of classes."""
-    if model.heads[head] is None:
-        foreign = [key for key in state if key.startswith(f"{head}.")]
-        if foreign:
-            _logger.warning("%s: not loaded, because the model has no such head: %s.* (%d)", source, head, len(foreign))
-        for key in foreign:
-            del state[key]
-        return
-    if not any(key.startswith(f"{head}.") for key in target):
-        _drop(state, [key for key in state if key.startswith(f"{head}.")], source, "the model's head is empty")
-        return
-    keys, fresh = _class_keys(model, state, head), _class_keys(model, target, head)
-    needs_more = any(key.startswith(f"{head}.") and key not in fresh for key in target)
-    if needs_more and not any(key.startswith(f"{head}.") for key in state):
-        # The checkpoint has nothing of this head: all its keys are reported as missing, not its classes.
-        return
-    num_have, num_want = _num_classes(keys, state), _num_classes(fresh, target)
-    if num_have == num_want:
-        return
-    reason = f"the checkpoint has {num_have} classes and the model {num_want}"
-    _drop(state, keys, source, reason)
-    if fresh and not num_have:
-        _logger.warning("%s: left untrained, because %s: %s", source, reason, ", ".join(fresh))
-    state.update({key: target[key] for key in fresh})
+def check_strict(strict: Any) -> None:
+    """Check an argument ``strict``.
+
+    Raises:
+        ValueError: an unknown value.
+    """
+    if strict is not True and strict != "encoder":
+        raise ValueError(f"strict={strict!r}: use True, or 'encoder' if only the encoder must fit")
 
 
-def _class_keys(model: Any, state: dict[str, Tensor], head: str) -> list[str]:
-    """Keys of a head's layers with one output per class."""
-    layers = () if model.heads.get(head) is None else model.heads[head].classifier_names
-    prefixes = tuple(f"{head}.{layer}." for layer in layers)
-    return [key for key in state if key.startswith(prefixes)]
-
-
-def _num_classes(keys: list[str], state: dict[str, Tensor]) -> int:
-    """Rows of the first of these weights; 0 if there is none."""
-    weights = [state[key] for key in keys if key.endswith(".weight")]
-    return len(weights[0]) if weights else 0
-
-
-def _drop(state: dict[str, Tensor], keys: list[str], source: str, reason: str) -> None:
-    if keys:
-        _logger.warning("%s: not loaded, because %s: %s", source, reason, ", ".join(keys))
-    for key in keys:
-        del state[key]
-
-
-def _adapt_stems(model: nn.Module, state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
-    """Adapt the first convolution of both branches to another number of input channels, as timm does."""
-    from timm.models import adapt_input_conv
-
-    for branch in ("cnn", "transformer"):
-        backbone = model.get_submodule(f"encoder.{branch}")
-        first = backbone.default_cfg["first_conv"]  # type: ignore[index]
-        for name in (first,) if isinstance(first, str) else tuple(first or ()):
-            key = f"encoder.{branch}.{name}.weight"
-            have, want = state.get(key), target.get(key)
-            if have is None or want is None or have.dim() != 4 or have.shape[1] != 3 or want.shape[1] == 3:
-                continue
-            _logger.warning("%s: adapted from 3 to %d channels: %s", source, want.shape[1], key)
-            # Not in the precision of the file: the new numbers are sums or products of those in it.
-            state[key] = adapt_input_conv(want.shape[1], have.to(want.dtype))
-
-
-def _check_keys(state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:
-    """Compare names and shapes; a single error lists everything that does not fit."""
-    groups = {
-        "missing": [key for key in target if key not in state],
-        "unexpected": [key for key in state if key not in target],
-        "wrong shape": [
-            f"{key} (checkpoint {list(state[key].shape)}, model {list(target[key].shape)})"
-            for key in target
-            if key in state and state[key].shape != target[key].shape
-        ],
-    }
-    if not any(groups.values()):
-        return
-    lines = [f"{source} does not fit the model, which keeps its weights:"]
-    for name, keys in groups.items():
-        if keys:
-            lines.append(f"{name} ({len(keys)}):")
-            lines.extend(f"  {key}" for key in keys)
-    raise ValueError("\n".join(lines))
+def _check_classes(model: Any, state: dict[str, Tensor], source: str, num_classes: int | None) -> None:
+    have = num_classes_of(model, state)
+    if num_classes is not None and have != num_classes:
+        raise ValueError(
+            f"{source} has {have} classes, but its configuration says {num_classes}: they do not belong together"
+        )

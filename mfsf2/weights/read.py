@@ -1,27 +1,49 @@
 """Read a checkpoint file into a state dict."""
 
+import logging
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["read_state_dict"]
+from .convert import strip_prefix, strip_wrappers
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+__all__ = ["WeightsFile", "read_safetensors", "read_state_dict"]
+
+_logger = logging.getLogger(__name__)
+
+# Where trainers keep the weights in a checkpoint, averaged ones (EMA) first, as in timm; `ema` and `network` are those
+# of this library's training script before version 0.2.
+_ENTRIES = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "network")
+
+_MAX_DEPTH = 8
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class WeightsFile:
+    """The contents of a safetensors file: its metadata, and its tensors by name."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, Tensor]
+
+
+def read_state_dict(path: str | os.PathLike[str], entry: str | None = None) -> dict[str, Tensor]:
     """Read ``.safetensors``, or a file of ``torch.save`` without running code from it (``weights_only=True``).
 
-    Training checkpoints with the weights under ``state_dict``, ``model_state_dict`` or ``model`` are unwrapped, and the
-    prefix ``module.`` of data-parallel training is removed.
+    The names are those of the model itself, without prefixes of trainers and wrappers.
+
+    Args:
+        path: the file.
+        entry: which of several models to read, by its key in a training checkpoint or by its prefix; None for averaged
+            weights (EMA) if there are any, as in timm, else for the first known key. The choice is logged.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is truncated, damaged, or not a checkpoint.
+        ValueError: the file is truncated, damaged, or not a checkpoint, or has no such entry.
     """
     path = Path(path)
     if path.is_dir():
@@ -31,26 +53,34 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         )
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    prefix = "module."
-    if state and all(key.startswith(prefix) for key in state):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    if path.suffix == ".safetensors":
+        state = read_safetensors(path).tensors
+    else:
+        content = _load_torch(path)
+        if entry is not None and isinstance(content, dict) and isinstance(content.get(entry), dict):
+            content, entry = content[entry], None
+        state = _tensors_of(content, path)
+    return strip_prefix(strip_wrappers(state), str(path), entry)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def read_safetensors(path: Path) -> WeightsFile:
+    """Read metadata and tensors.
+
+    Raises:
+        ValueError: the file is truncated or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            return WeightsFile(file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file ({error}): copy or download it again") from error
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _load_torch(path: Path) -> Any:
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:
@@ -61,11 +91,25 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as a checkpoint of tensors: {reason}. If you trust the file, convert it to "
             "safetensors"
         ) from None
-    if isinstance(content, dict):
-        for wrapper in _WRAPPERS:
-            if isinstance(content.get(wrapper), dict):
-                content = content[wrapper]
-                break
+
+
+def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint."""
+    for _ in range(_MAX_DEPTH):
+        there = [name for name in _ENTRIES if isinstance(content, dict) and isinstance(content.get(name), dict)]
+        if not there:
+            break
+        if len(there) > 1:
+            _logger.warning(
+                "%s: loaded the entry %r; it also has %s (choose with load_checkpoint(..., entry=...))",
+                path,
+                there[0],
+                ", ".join(map(repr, there[1:])),
+            )
+        content = content[there[0]]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} is not a state dict: expected tensors by name")
-    return content
+    for key in content:
+        if not isinstance(key, str):
+            raise ValueError(f"{path} is not a state dict: its key {key!r} is not a string")
+    return dict(content)

@@ -1,18 +1,24 @@
 """Save a model as a folder that :func:`mfsf2.create_model` and timm can load."""
 
-import json
 import os
 import shutil
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "save_pretrained"]
+from .card import CARD_NAME, may_write_card, model_card
+from .check import check_fit, check_tensors, optional_keys
+from .claims import without_stale_claims
+from .config import CONFIG_NAME, METADATA_KEY, WEIGHTS_NAME, dump_config, parse_config
+from .convert import strip_wrappers
+from .files import move, sha256_of, staging_folder
+from .metadata import NAME_KEYS, check_label_names
 
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
+__all__ = ["save_pretrained", "unwrap", "write_folder"]
 
 # Entries about the source of the weights, which do not apply to the copy.
 _SOURCE_KEYS = ("url", "file", "sha256", "hf_hub_id", "hf_hub_filename", "source", "tag", "state_dict", "architecture")
@@ -21,9 +27,16 @@ _SOURCE_KEYS = ("url", "file", "sha256", "hf_hub_id", "hf_hub_filename", "source
 def save_pretrained(
     model: nn.Module, directory: str | os.PathLike[str], label_names: Sequence[str] | None = None
 ) -> None:
-    """Write ``model.safetensors`` and ``config.json`` (timm's form) into a folder.
+    """Write ``model.safetensors``, ``config.json`` (timm's form) and ``README.md`` (the model card) into a folder.
 
-    Both files are first written next to the old ones, which stay unchanged if anything fails.
+    All files are first written next to the old ones, which stay unchanged if anything fails. The new weights then take
+    their place at once, with a copy of their configuration inside, so whoever loads the folder, also in the middle of a
+    save or after a killed one, gets weights and a configuration that belong together. ``README.md`` is only replaced if
+    it was generated and not changed since.
+
+    What the model was given in ``torch.compile``, ``DataParallel``, ``DistributedDataParallel`` or ``AveragedModel`` is
+    unwrapped. If weights were trained after they were loaded, their temperature, metrics and description are not saved;
+    neither are the names of the classes if the classifier has changed, unless they are passed.
 
     Args:
         model: a model of this library, neither pruned nor with ``features_only``.
@@ -32,7 +45,12 @@ def save_pretrained(
 
     Raises:
         TypeError: a model of another library, or names that are not a list of strings.
-        ValueError: a pruned model, a wrong number of names, or a duplicate name.
+        ValueError: a model that could not be loaded again (pruned, folded, quantized, or with a replaced layer), a
+            wrong number of names, a duplicate name, or an entry of ``pretrained_cfg`` that is not valid. Nothing is
+            written.
+
+    Warns:
+        UserWarning: names of classes that are not saved, because the classifier has changed.
 
     Example:
         >>> import mfsf2, tempfile
@@ -42,69 +60,90 @@ def save_pretrained(
         >>> mfsf2.create_model(f"local-dir:{folder}").pretrained_cfg["label_names"]
         ['benign', 'malignant']
     """
+    folder = Path(directory)
+    write_folder(model, folder, label_names, title=folder.absolute().name, source=f"local-dir:{directory}")
+
+
+def write_folder(
+    model: nn.Module, folder: Path, label_names: Sequence[str] | None, title: str, source: str, **cfg: Any
+) -> Sequence[str]:
+    """Save a model as :func:`save_pretrained` does; returns the names of the classes that were saved, if any.
+
+    Args:
+        model: the model.
+        folder: the folder.
+        label_names: names of the classes.
+        title: heading of the model card.
+        source: what the card passes to :func:`mfsf2.create_model`.
+        **cfg: entries of the pretrained configuration to add.
+    """
     from safetensors.torch import save_file
 
-    if label_names is not None:
-        _check_names(label_names)
-    config = _config(model, label_names)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS_NAME, CONFIG_NAME)}
-    try:
-        save_file(tensors, temporary[WEIGHTS_NAME], metadata={"format": "pt"})
-        temporary[CONFIG_NAME].write_text(json.dumps(config, indent=2, default=_plain) + "\n", encoding="utf-8")
+    model = unwrap(model)
+    state = strip_wrappers(model.state_dict())
+    config = _config(model, state, label_names, cfg)
+    text = dump_config(config)
+    _check_loadable(model, state, text)
+    metadata = {"format": "pt", METADATA_KEY: text}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    with staging_folder(folder) as staging:
+        weights = staging / WEIGHTS_NAME
+        save_file(tensors, weights, metadata=metadata)
+        texts = {CONFIG_NAME: dump_config({**config, "sha256": sha256_of(weights)}, indent=2) + "\n"}
+        if may_write_card(folder / CARD_NAME):
+            texts[CARD_NAME] = model_card(model, config, title, source)
+        for name, text in texts.items():
+            (staging / name).write_text(text, encoding="utf-8")
         # safetensors may make the file readable for its owner only.
-        shutil.copymode(temporary[CONFIG_NAME], temporary[WEIGHTS_NAME])
-        for name, path in temporary.items():
-            path.replace(folder / name)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+        shutil.copymode(staging / CONFIG_NAME, weights)
+        for name in (WEIGHTS_NAME, *texts):
+            move(staging / name, folder / name)
+    return list(config.get("label_names", ()))
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy scalar among the arguments, as JSON can hold it."""
-    if callable(getattr(value, "item", None)):
-        return value.item()
-    raise TypeError(f"{value!r} cannot be saved in {CONFIG_NAME}")
+def unwrap(model: nn.Module) -> Any:
+    """The model inside ``torch.compile`` and wrappers for parallel training and averaging.
+
+    Raises:
+        TypeError: not a model of this library.
+    """
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+    found: Any = model
+    while True:
+        if isinstance(found, parallel):
+            found = found.module
+        elif isinstance(found, torch._dynamo.OptimizedModule):
+            found = found._orig_mod
+        else:
+            break
+    if not isinstance(getattr(found, "model_args", None), dict):
+        raise TypeError(f"{type(found).__name__} is not a model of this library: save a model from mfsf2.create_model")
+    return found
 
 
-def _check_names(label_names: Any) -> None:
-    if isinstance(label_names, str) or not isinstance(label_names, Sequence):
-        raise TypeError(
-            f"label_names must be a list of strings in the order of the classes, got {type(label_names)}: "
-            f"{label_names!r}"
-        )
-    for index, name in enumerate(label_names):
-        if not isinstance(name, str):
-            raise TypeError(f"label_names must be a list of strings, got {name!r} at position {index}")
-        if label_names.index(name) < index:
-            raise ValueError(f"label_names has {name!r} twice: every class needs its own name")
-
-
-def _config(model: nn.Module, label_names: Sequence[str] | None) -> dict[str, Any]:
+def _config(
+    model: Any, state: dict[str, Tensor], label_names: Sequence[str] | None, more: dict[str, Any]
+) -> dict[str, Any]:
     """The configuration, in timm's form."""
-    architecture, args = getattr(model, "architecture", None), getattr(model, "model_args", None)
-    if not isinstance(args, dict):
-        raise TypeError(f"{type(model).__name__} is not a model of this library: save a model from mfsf2.create_model")
     if model.is_pruned:
         raise ValueError("a pruned model cannot be rebuilt from a configuration: save its state_dict() instead")
-    cfg = dict(getattr(model, "pretrained_cfg", {}))
     num_classes = model.num_classes
-    if label_names is None and num_classes == cfg.get("num_classes"):
-        label_names = cfg.get("label_names")
-    if label_names is not None and len(label_names) != num_classes:
-        raise ValueError(f"label_names has {len(label_names)} names, but the model has {num_classes} classes")
-    config: dict[str, Any] = dict(architecture=cfg.get("architecture", architecture), num_classes=num_classes)
+    if label_names is not None:
+        check_label_names(label_names, num_classes)
+    cfg = {**_current_cfg(model, state, label_names), **more}
+    names = label_names
+    if names is None and num_classes == cfg.get("num_classes"):
+        names = cfg.get("label_names")
+    config: dict[str, Any] = dict(
+        architecture=cfg.get("architecture", model.architecture), save_id=uuid.uuid4().hex, num_classes=num_classes
+    )
     # timm reads these two, if a model has them.
     config.update({name: getattr(model, name) for name in ("num_features", "global_pool") if hasattr(model, name)})
-    if label_names is not None:
-        config["label_names"] = list(label_names)
-    config["model_args"] = args
+    if names is not None:
+        config["label_names"] = list(names)
+    config["model_args"] = model.model_args
     foreign = {*_SOURCE_KEYS, "label_names"}
-    carried = cfg.get("label_names")
-    if carried and label_names is not None and list(label_names) != list(carried):
+    if names is None or list(names) != list(cfg.get("label_names") or names):
         # They describe the former classes.
         foreign |= {"label_descriptions", "temperature"}
     source = {key: value for key, value in cfg.items() if key not in foreign}
@@ -113,3 +152,35 @@ def _config(model: nn.Module, label_names: Sequence[str] | None) -> dict[str, An
         source["input_size"] = (model.in_chans, *source["input_size"][1:])
     config["pretrained_cfg"] = source
     return config
+
+
+def _current_cfg(model: Any, state: dict[str, Tensor], label_names: Sequence[str] | None) -> dict[str, Any]:
+    """The model's configuration without what was only true of the weights that were loaded."""
+    cfg = without_stale_claims(model, state, has_names=label_names is not None)
+    carried = getattr(model, "pretrained_cfg", {})
+    if label_names is not None and list(label_names) == list(carried.get("label_names") or ()):
+        # The same classes again: their descriptions are still true.
+        cfg.update({key: carried[key] for key in NAME_KEYS if key in carried})
+    return cfg
+
+
+def _check_loadable(model: Any, state: dict[str, Any], text: str) -> None:
+    """Compare a state dict with the model that its configuration rebuilds.
+
+    Raises:
+        ValueError: a configuration that would be refused; or lists what differs.
+    """
+    config = parse_config(text, CONFIG_NAME)
+    target = config.variant.build({**config.args, "device": "meta"}).state_dict()
+    headline = f"{type(model).__name__} could not be loaded again, so nothing is saved"
+    optional = optional_keys(target, state)
+    try:
+        check_tensors(state, target, headline)
+        expected = {key: value for key, value in target.items() if key not in optional}
+        check_fit(state, expected, headline, ("model", "configuration"))
+    except ValueError as error:
+        raise ValueError(
+            f"{error}\nFor another classifier use reset_classifier(num_classes); remove weight norms and pruning masks "
+            "(torch.nn.utils.parametrize.remove_parametrizations, prune.remove), and save before folding or "
+            "quantizing; or save state_dict() yourself"
+        ) from error

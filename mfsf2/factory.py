@@ -1,0 +1,188 @@
+"""Build models: the common part of this library's and timm's ``create_model``."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .models.encoder import resolve_indices
+from .models.mfsf2 import LABEL_KEYS, MFSF2
+from .models.variants import BACKBONES_TAG, Variant, find_variant
+from .weights.backbones import fetch_backbones
+from .weights.bundled import bundled_cfg, is_bundled, read_bundled
+from .weights.claims import remember_origin
+from .weights.config import Config
+from .weights.hub import HubOptions
+from .weights.load import Strict, check_shapes, load_weights
+from .weights.read import read_state_dict
+from .weights.source import SavedModel
+
+__all__ = ["build_model", "build_saved", "load_file", "pretrained_cfg", "without_labels"]
+
+Indices = Sequence[int] | int | None
+
+_DEFAULT_OPTIONS = HubOptions()
+
+# The entries of a pretrained configuration for preprocessing.
+_PREPROCESSING_KEYS = ("input_size", "pool_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+
+
+def pretrained_cfg(architecture: str, tag: str = "", pretrained: bool = True) -> dict[str, Any]:
+    """The configuration of a model's tag, by default the first one, in timm's form.
+
+    Without ``pretrained``, it has no metadata of the weights and no class names, but the same preprocessing, so that
+    fine-tuned weights get matching preprocessing.
+
+    Raises:
+        ValueError: an unknown model or tag.
+    """
+    variant = find_variant(architecture)
+    tag = tag or next(iter(variant.tags), "")
+    if tag and tag not in variant.tags:
+        raise ValueError(f"{architecture} has no pretrained tag {tag!r}: it has {', '.join(variant.tags) or 'none'}")
+    of_weights = bundled_cfg(tag)
+    if not pretrained:
+        of_weights = {key: value for key, value in of_weights.items() if key in _PREPROCESSING_KEYS}
+    elif "metrics" in of_weights:
+        heads = {"classification": variant.has_classes, "segmentation": variant.has_masks}
+        of_weights["metrics"] = {task: value for task, value in of_weights["metrics"].items() if heads[task]}
+    if not variant.has_classes:
+        of_weights = without_labels(of_weights)
+    return {**variant.cfg, "architecture": architecture, "tag": tag, **of_weights}
+
+
+def without_labels(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without its entries on the classes."""
+    return {key: value for key, value in cfg.items() if key not in LABEL_KEYS}
+
+
+def build_model(
+    architecture: str,
+    cfg: dict[str, Any],
+    weights: Path | None = None,
+    weights_classes: int | None = None,
+    pretrained: bool = False,
+    out_indices: Indices = None,
+    options: HubOptions = _DEFAULT_OPTIONS,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a model, load weights, wrap it for features.
+
+    Args:
+        architecture: name of the model.
+        cfg: its pretrained configuration; becomes ``model.pretrained_cfg``.
+        weights: file to load.
+        weights_classes: the number of classes that the file must have; None if unknown.
+        pretrained: load ImageNet weights into both branches, with a warning that names the untrained parts; the model's
+            argument ``pretrained_backbones`` does the same.
+        out_indices: positions of the fused maps to return; None for the model itself.
+        options: how to reach the Hub.
+        **kwargs: arguments of the model.
+    """
+    variant = find_variant(architecture)
+    given = variant.class_args(kwargs)
+    if weights is not None and given.get("pretrained_backbones"):
+        raise ValueError(f"pretrained_backbones=True and the weights of {str(weights)!r} exclude each other")
+    pretrained = pretrained or bool(given.get("pretrained_backbones"))
+    if pretrained:
+        # Mistyped arguments are reported before anything is downloaded.
+        variant.build({**kwargs, "pretrained_backbones": False, "device": "meta"})
+        if isinstance(given.get("pretrained_backbones", True), bool):
+            kwargs["pretrained_backbones"] = fetch_backbones({**variant.args, **given}, options)
+        kwargs["cache_dir"] = options.cache_dir
+    model = variant.build(kwargs)
+    if pretrained:
+        _warn_untrained(variant, model)
+    load: Callable[[MFSF2], None] | None = None
+    if weights is not None:
+        load = lambda model: load_file(model, weights, weights_classes)  # noqa: E731
+    return _finish(model, cfg, load, weights, out_indices)
+
+
+def build_saved(saved: SavedModel, out_indices: Indices = None, load: bool = True, **kwargs: Any) -> nn.Module:
+    """Build a saved model, with its weights.
+
+    Mistakes in the configuration and in the arguments are reported before the weights are fetched, and weights that are
+    not those of the configuration before any memory is allocated.
+
+    Args:
+        saved: the saved model.
+        out_indices: as for :func:`build_model`.
+        load: whether to load the weights.
+        **kwargs: arguments that differ from the saved ones.
+    """
+    config = saved.config
+    twin = _twin(config)
+    if kwargs:
+        config.variant.build({**config.args, **kwargs, "device": "meta"})
+    if not load:
+        return _finish(config.variant.build({**config.args, **kwargs}), config.cfg, None, None, out_indices)
+    weights = saved.read()
+    if weights.config is not config:
+        config = weights.config
+        twin = _twin(config)
+    num_classes = config.args["num_classes"]
+    check_shapes(twin, weights.tensors, str(weights.path), num_classes)
+    model = config.variant.build({**config.args, **kwargs})
+    state, path = weights.tensors, weights.path
+    return _finish(
+        model, config.cfg, lambda model: load_weights(model, state, str(path), num_classes), path, out_indices
+    )
+
+
+def load_file(model: Any, path: Path, num_classes: int | None = None, strict: Strict = True) -> None:
+    """Load a file into a model; of a file in the package, without the heads that the model lacks."""
+    if is_bundled(path):
+        state = read_bundled(path, [name for name, head in model.heads.items() if head is None])
+    else:
+        state = read_state_dict(path)
+    load_weights(model, state, str(path), num_classes, strict)
+
+
+def _twin(config: Config) -> MFSF2:
+    """The model that a configuration describes, without memory."""
+    try:
+        return config.variant.build({**config.args, "device": "meta"})
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{config.source}: model_args do not describe a model: {error}") from error
+
+
+def _finish(
+    model: MFSF2, cfg: dict[str, Any], load: Callable[[MFSF2], None] | None, path: Path | None, out_indices: Indices
+) -> nn.Module:
+    _set_cfg(model, cfg if model.num_classes == cfg["num_classes"] else without_labels(cfg))
+    if load is not None and path is not None:
+        load(model)
+        remember_origin(model, path)
+    return model if out_indices is None else _wrap_features(model, out_indices)
+
+
+def _warn_untrained(variant: Variant, model: MFSF2) -> None:
+    heads = [name for name, head in model.heads.items() if head is not None]
+    trained = ", ".join(f"{variant.name}.{tag}" for tag in variant.trained_tags) or "none yet"
+    warnings.warn(
+        f"{variant.name}.{BACKBONES_TAG}: only the two branches (encoder.cnn, encoder.transformer) are pretrained, on "
+        f"ImageNet; {' and '.join(['encoder.fusion', *heads])} are untrained, so predictions are meaningless until you "
+        f"train the model. Fully trained tags: {trained}",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def _set_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:
+    """Attach the configuration under both names that timm reads."""
+    model.pretrained_cfg = cfg  # type: ignore[assignment]
+    model.default_cfg = cfg  # type: ignore[assignment]
+
+
+def _wrap_features(model: MFSF2, out_indices: Sequence[int] | int) -> nn.Module:
+    """timm's wrapper around ``forward_intermediates``, which prunes everything that the maps do not need."""
+    from .models.features import FeatureModel
+
+    cfg = model.pretrained_cfg
+    take = resolve_indices(out_indices, model.encoder.num_stages, "out_indices")
+    wrapped = FeatureModel(model, out_indices=tuple(take))
+    _set_cfg(wrapped, {key: value for key, value in cfg.items() if key not in ("num_classes", "classifier")})
+    return wrapped

@@ -1,0 +1,93 @@
+"""Does a state dict fit a model? Everything is checked before the first tensor is copied."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_fit", "check_tensors", "check_values", "optional_keys"]
+
+_COUNTER = ".num_batches_tracked"
+
+
+def optional_keys(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Keys that a checkpoint may lack, as torch allows: batch norms' counters."""
+    return [key for key in target if key.endswith(_COUNTER) and key not in state]
+
+
+def check_tensors(state: Mapping[str, Any], target: Mapping[str, Tensor], headline: str) -> None:
+    """Refuse tensors that cannot be copied, or whose numbers would not be the same.
+
+    Args:
+        state: the tensors; those that are not in ``target`` are not looked at.
+        target: those that they are for.
+        headline: the beginning of the error.
+
+    Raises:
+        ValueError: lists them.
+    """
+    bad = [f"{key} ({why})" for key in target if key in state and (why := _objection(state[key], target[key]))]
+    if bad:
+        raise ValueError(f"{headline}: tensors of the wrong kind ({len(bad)}):\n  " + "\n  ".join(bad))
+
+
+def check_fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor], headline: str, sides: tuple[str, str]) -> None:
+    """Compare names and shapes.
+
+    Args:
+        state: the tensors.
+        target: what is expected.
+        headline: the beginning of the error.
+        sides: what the error calls the two.
+
+    Raises:
+        ValueError: lists everything that does not fit.
+    """
+    groups = {
+        "missing": [key for key in target if key not in state],
+        "unexpected": [key for key in state if key not in target],
+        "wrong shape": [
+            f"{key} ({sides[0]} {list(state[key].shape)}, {sides[1]} {list(target[key].shape)})"
+            for key in target
+            if key in state and state[key].shape != target[key].shape
+        ],
+    }
+    if not any(groups.values()):
+        return
+    lines = [f"{headline}:"]
+    for name, keys in groups.items():
+        if keys:
+            lines.append(f"{name} ({len(keys)}):")
+            lines.extend(f"  {key}" for key in keys)
+    raise ValueError("\n".join(lines))
+
+
+def check_values(state: Mapping[str, Tensor], source: str) -> None:
+    """Warn of weights that are NaN or infinite."""
+    bad = [key for key, value in state.items() if value.is_floating_point() and not _is_finite(value)]
+    if bad:
+        warnings.warn(f"{source} has NaN or infinite values in: {', '.join(bad)}", UserWarning, stacklevel=2)
+
+
+def _objection(value: Any, target: Tensor) -> str:
+    """Why a tensor cannot be copied into another one; empty if it can."""
+    if not isinstance(value, Tensor):
+        return f"{type(value).__name__}: expected a tensor"
+    kinds = {
+        "quantized": value.is_quantized,
+        "nested": value.is_nested,
+        str(value.layout): value.layout != torch.strided,
+        "on the meta device": value.is_meta,
+    }
+    for kind, applies in kinds.items():
+        if applies:
+            return f"{kind}: expected a dense tensor with values"
+    same_kind = value.is_floating_point() if target.is_floating_point() else not value.is_complex()
+    return "" if same_kind else f"{value.dtype}: expected {target.dtype} or another floating-point type"
+
+
+def _is_finite(value: Tensor) -> bool:
+    # A sum of a tensor's values is finite only if they all are, and ten times as fast; an overflow is looked into.
+    return bool(value.sum(dtype=torch.float32).isfinite()) or bool(value.float().isfinite().all())
