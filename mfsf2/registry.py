@@ -202,10 +202,14 @@ def load_pretrained(
 
 def _adopt_cfg(model: Any, cfg: dict[str, Any], strict: Strict) -> None:
     """What a model's configuration says after weights with the configuration ``cfg`` have been loaded."""
+    if not hasattr(model, "pretrained_cfg"):
+        # Of a model that was not built by create_model.
+        model.pretrained_cfg = model.default_cfg = {"architecture": model.architecture}
     own: dict[str, Any] = model.pretrained_cfg
     if strict is True:
-        keep = {key: own[key] for key in ("architecture", "num_classes", "classifier") if key in own}
-        adopted = {**(cfg if model.num_classes == cfg["num_classes"] else without_labels(cfg)), **keep}
+        keep: dict[str, Any] = {key: own[key] for key in ("architecture", "classifier") if key in own}
+        same = model.num_classes == cfg["num_classes"]
+        adopted = {**(cfg if same else without_labels(cfg)), **keep, "num_classes": model.num_classes}
         own.clear()
         own.update(adopted)
         return
