@@ -17,9 +17,9 @@ from .weights.config import Config
 from .weights.hub import HubOptions
 from .weights.load import Strict, check_shapes, load_weights
 from .weights.read import read_state_dict
-from .weights.source import SavedModel
+from .weights.source import SavedModel, SavedWeights
 
-__all__ = ["build_model", "build_saved", "load_file", "pretrained_cfg", "without_labels"]
+__all__ = ["build_model", "build_saved", "load_file", "pretrained_cfg", "read_saved", "without_labels"]
 
 Indices = Sequence[int] | int | None
 
@@ -114,22 +114,28 @@ def build_saved(saved: SavedModel, out_indices: Indices = None, load: bool = Tru
         **kwargs: arguments that differ from the saved ones.
     """
     config = saved.config
-    twin = _twin(config)
     if kwargs:
         config.variant.build({**config.args, **kwargs, "device": "meta"})
     if not load:
         return _finish(config.variant.build({**config.args, **kwargs}), config.cfg, None, None, out_indices)
-    weights = saved.read()
-    if weights.config is not config:
-        config = weights.config
-        twin = _twin(config)
-    num_classes = config.args["num_classes"]
-    check_shapes(twin, weights.tensors, str(weights.path), num_classes)
+    weights = read_saved(saved)
+    config, state, path = weights.config, weights.tensors, weights.path
     model = config.variant.build({**config.args, **kwargs})
-    state, path = weights.tensors, weights.path
-    return _finish(
-        model, config.cfg, lambda model: load_weights(model, state, str(path), num_classes), path, out_indices
-    )
+    return _finish(model, config.cfg, lambda model: load_weights(model, state, str(path)), path, out_indices)
+
+
+def read_saved(saved: SavedModel) -> SavedWeights:
+    """The weights of a saved model, which are those that its configuration describes.
+
+    Raises:
+        ValueError: a configuration that does not describe a model, or another one than that of the weights.
+    """
+    twin = _twin(saved.config)
+    weights = saved.read()
+    if weights.config is not saved.config:
+        twin = _twin(weights.config)
+    check_shapes(twin, weights.tensors, str(weights.path), weights.config.args["num_classes"])
+    return weights
 
 
 def load_file(model: Any, path: Path, num_classes: int | None = None, strict: Strict = True) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 
 from torch import nn
 
-from .factory import build_model, build_saved, load_file, pretrained_cfg, without_labels
+from .factory import build_model, build_saved, load_file, pretrained_cfg, read_saved, without_labels
 from .models.variants import VARIANTS
 from .weights.claims import remember_origin
 from .weights.details import PretrainedDetails, details_of
@@ -185,9 +185,9 @@ def load_pretrained(
     options = _hub_options(revision, token, cache_dir, local_files_only, force_download, timeout)
     scheme, location = _parse_name(name)
     if scheme:
-        weights = open_saved(scheme, location, options).read()
+        weights = read_saved(open_saved(scheme, location, options))
         cfg, path = weights.config.cfg, weights.path
-        load_weights(model, weights.tensors, str(path), cfg["num_classes"] if strict is True else None, strict)
+        load_weights(model, weights.tensors, str(path), strict=strict)
     else:
         architecture, tag = _split_tag(name)
         cfg = pretrained_cfg(architecture, tag)
