@@ -1,59 +1,23 @@
 """A Hub of our own on 127.0.0.1, so that no test depends on, or reaches, anything outside."""
 
-import hashlib
 import os
 import tempfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 import pytest
+from hub_server import HubServer
 
 # One thread for each of pytest-xdist's workers, which share the cores; torch reads it when it is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _folder = tempfile.TemporaryDirectory(prefix="mfsf2-hub-", ignore_cleanup_errors=True)  # removed at exit
 _root = Path(_folder.name)
-
-
-class _Hub(BaseHTTPRequestHandler):
-    """Serves ``/OWNER/NAME/resolve/REVISION/FILE`` from ``_root/OWNER/NAME/FILE``, as the Hub does."""
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, body: bool) -> None:
-        parts = unquote(urlsplit(self.path).path).strip("/").split("/")
-        path = _root.joinpath(*parts[:2], *parts[4:])
-        if len(parts) < 5 or parts[2] != "resolve" or not path.is_file():
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound" if _root.joinpath(*parts[:2]).is_dir() else "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        content = path.read_bytes()
-        self.send_response(200)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", _COMMIT)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay silent."""
-
-
-_server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-threading.Thread(target=_server.serve_forever, daemon=True).start()
+_server = HubServer(_root / "repositories")
 # Read once, when the client is first imported: set before any test imports it.
-os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{_server.server_address[1]}"
+os.environ["HF_ENDPOINT"] = _server.endpoint
 os.environ["HF_HOME"] = str(_root / "cache")
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 
@@ -61,7 +25,34 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 @pytest.fixture(scope="session")
 def hub() -> Path:
     """Folder whose subfolders ``OWNER/NAME`` the local Hub serves."""
-    return _root
+    return _server.root
+
+
+@pytest.fixture(scope="session")
+def backbones(hub: Path) -> dict[str, Any]:
+    """Repositories of timm's for the tiny model's branches, with weights we know."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    models = {}
+    for name in ("resnet18", "pvt_v2_b0"):
+        torch.manual_seed(5)
+        models[name] = timm.create_model(name)
+        folder = hub / "timm" / f"{name}.{models[name].pretrained_cfg['tag']}"
+        folder.mkdir(parents=True)
+        save_file(models[name].state_dict(), folder / "model.safetensors")
+    return models
+
+
+@pytest.fixture
+def hub_server() -> Iterator[HubServer]:
+    """The local Hub, which forgets its misbehaviour after the test."""
+    _server.behave()
+    yield _server
+    _server.behave()
+    _server.tokens.clear()
+    _server.branches.clear()
 
 
 @pytest.fixture(autouse=True)

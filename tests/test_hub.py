@@ -7,25 +7,9 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 
 import mfsf2
 import mfsf2.timm_models
-
-
-@pytest.fixture(scope="module")
-def backbones(hub: Path) -> dict[str, Any]:
-    """Repositories of timm's for the tiny network's branches, with weights we know."""
-    models = {}
-    for name in ("resnet18", "pvt_v2_b0"):
-        torch.manual_seed(5)
-        model = timm.create_model(name)
-        tag = model.pretrained_cfg["tag"]
-        folder = hub / "timm" / f"{name}.{tag}"
-        folder.mkdir(parents=True)
-        save_file(model.state_dict(), folder / "model.safetensors")
-        models[name] = model
-    return models
 
 
 def test_backbones_from_imagenet(backbones: dict[str, Any]) -> None:

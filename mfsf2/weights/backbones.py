@@ -1,6 +1,7 @@
 """timm's pretrained weights of the two branches, from the Hub."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ def fetch_backbones(args: Mapping[str, Any], options: HubOptions) -> tuple[Path 
     Raises:
         OSError: as for :func:`~mfsf2.weights.hub.find_file`.
     """
-    cnn, transformer = (_find(cfg, options) for cfg in backbone_cfgs(args))
+    with ThreadPoolExecutor(2) as pool:
+        # At the same time, so that a server that does not answer costs the time-out once.
+        cnn, transformer = pool.map(lambda cfg: _find(cfg, options), backbone_cfgs(args))
     return cnn.fetch() if cnn else True, transformer.fetch() if transformer else True
 
 

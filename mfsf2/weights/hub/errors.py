@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
-__all__ = ["BusyError", "MissingFileError", "answer_error", "response_of"]
+__all__ = ["BusyError", "MissingFileError", "answer_error", "download_error"]
 
 _BUSY = (408, 429, 500, 502, 503, 504)
 """Answers that may be another one a moment later."""
@@ -52,7 +52,21 @@ def answer_error(response: Any, what: str, url: str) -> OSError:
     )
 
 
-def response_of(error: BaseException | None) -> Any:
+def download_error(error: Exception, what: str) -> Exception:
+    """The error for a failed download: busy if the connection was lost, else what the server or the disk said."""
+    response = _response_of(error)
+    if response is not None:
+        return answer_error(response, what, f"its download from {response.request.url}")
+    message = f"{what} could not be downloaded: {type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno is not None:
+        # The disk is full, or the cache must not be written to.
+        return OSError(error.errno, message)
+    # Of requests (an OSError) or httpx, whose errors have no common base.
+    is_network = isinstance(error, OSError) or type(error).__module__.startswith("httpx")
+    return BusyError(message) if is_network else error
+
+
+def _response_of(error: BaseException | None) -> Any:
     """The answer that made the client fail, if there was one."""
     while error is not None:
         response = getattr(error, "response", None)

@@ -6,14 +6,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ...version import __version__
-from .errors import MissingFileError, answer_error, response_of
+from .errors import MissingFileError, download_error
 from .request import ask_commit, retry
 
 __all__ = ["HubFile", "HubOptions", "commit_of", "find_file"]
 
 _logger = logging.getLogger(__name__)
 
-_CACHED_TIMEOUT = 4.0
+_CACHED_TIMEOUT = 3.0
 """Seconds to wait for the server where the cache can answer instead."""
 
 
@@ -39,6 +39,7 @@ class HubFile:
         revision: the branch, tag or commit that was asked for.
         commit: the commit, 40 hexadecimal digits.
         options: how to reach it.
+        error: why the server was not asked; None if it was, or did not have to be.
     """
 
     repo_id: str
@@ -46,6 +47,7 @@ class HubFile:
     revision: str
     commit: str
     options: HubOptions
+    error: OSError | None = None
 
     def fetch(self) -> Path:
         """Its path in the cache, after a download if necessary.
@@ -63,7 +65,11 @@ class HubFile:
 
     def sibling(self, filename: str, commit: str) -> "HubFile":
         """Another file, of a commit; errors as for :func:`find_file`."""
-        return find_file(self.repo_id, filename, replace(self.options, revision=commit))
+        options = replace(self.options, revision=commit)
+        if self.error is not None and _cached(self.repo_id, filename, commit, options) is None:
+            # The server has had its time.
+            raise type(self.error)(f"{self.error}; of the commit {commit}, the cache has no {filename}")
+        return find_file(self.repo_id, filename, options)
 
     def _download(self) -> str:
         from huggingface_hub import hf_hub_download
@@ -83,11 +89,7 @@ class HubFile:
                 library_version=__version__,
             )
         except Exception as error:
-            what = f"{self.repo_id}@{self.revision}: {self.filename}"
-            response = response_of(error)
-            if response is None:
-                raise ConnectionError(f"{what} could not be downloaded: {type(error).__name__}: {error}") from error
-            raise answer_error(response, what, f"the download of {what}") from error
+            raise download_error(error, f"{self.repo_id}@{self.revision}: {self.filename}") from error
 
     def _bytes(self) -> int:
         """Bytes of this repository in the cache."""
@@ -143,6 +145,7 @@ def find_file(repo: str, filename: str, options: HubOptions) -> HubFile:
             raise
         commit = commit_of(cached)
         _logger.warning("%s, so the cached commit %s is used", error, commit)
+        return HubFile(repo_id, filename, revision, commit, options, error)
     return HubFile(repo_id, filename, revision, commit, options)
 
 

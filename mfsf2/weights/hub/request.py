@@ -7,6 +7,7 @@ asked for here, in one request with a limit on its whole duration.
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -21,22 +22,30 @@ _MAX_REDIRECTS = 5
 
 
 def ask_commit(url: str, what: str, token: str | bool | None, seconds: float) -> str:
-    """The commit that a revision names, from the headers of one of its files."""
-    from huggingface_hub.utils import build_hf_headers
+    """The commit that a revision names, from the headers of one of its files.
 
-    headers = build_hf_headers(token=token, library_name="mfsf2", library_version=__version__)
+    Args:
+        url: of the file.
+        what: its name in errors.
+        token: access token of the Hub.
+        seconds: when to give up.
+
+    Raises:
+        OSError: says what the server said.
+    """
     deadline = time.monotonic() + seconds
+    first = url
     for _ in range(_MAX_REDIRECTS):
-        response = _within(deadline, lambda: _head(url, headers, seconds), f"{what}: no answer from {url}", seconds)  # noqa: B023
+        # A token is for the Hub's own host.
+        allowed = token if urlsplit(url).netloc == urlsplit(first).netloc else False
+        head = partial(_head, url, allowed, max(deadline - time.monotonic(), 0.1))
+        response = _within(deadline, head, f"{what}: no answer from {url}", seconds)
         commit, location = response.headers.get("X-Repo-Commit"), response.headers.get("Location")
         if response.status_code < HTTPStatus.BAD_REQUEST and commit:
             return str(commit)
         if response.status_code not in _REDIRECTS or not location:
             break
-        target = urljoin(url, location)
-        if urlsplit(target).netloc != urlsplit(url).netloc:
-            headers.pop("authorization", None)
-        url = target
+        url = urljoin(url, location)
     raise answer_error(response, what, url)
 
 
@@ -57,10 +66,11 @@ def retry(function: Callable[[float], Any], timeout: float, progress: Callable[[
             wait = min(2 * wait, 4.0)
 
 
-def _head(url: str, headers: dict[str, str], seconds: float) -> Any:
+def _head(url: str, token: str | bool | None, seconds: float) -> Any:
     """One HEAD request through the client's own session, which has the user's proxies and certificates."""
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import build_hf_headers, get_session
 
+    headers = build_hf_headers(token=token, library_name="mfsf2", library_version=__version__)
     session: Any = get_session()
     # Of the library requests before version 1 of the client, of httpx since then.
     follow = "allow_redirects" if type(session).__module__.startswith("requests") else "follow_redirects"
@@ -90,5 +100,5 @@ def _within(deadline: float, function: Callable[[], Any], message: str, seconds:
         return results[0]
     error = errors[0] if errors else None
     if error is None or "timeout" in type(error).__name__.lower():
-        raise TimeoutError(f"{message} within {seconds:g} s") from error
+        raise TimeoutError(f"{message} within {seconds:.3g} s") from error
     raise ConnectionError(f"{message}: {type(error).__name__}: {error}") from error
