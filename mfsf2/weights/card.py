@@ -66,9 +66,9 @@ def _what(model: Any, config: Mapping[str, Any]) -> str:
         f"`{args['transformer']}`, {parameters:,} parameters."
     ]
     if model.mask_head is not None:
-        lines.append("The segmentation head is a reconstruction: the authors of MFSF2-NET publish no code of it.")
+        lines.append("The segmentation head is a reconstruction: the authors of MFSF2-NET do not publish its code.")
     if hasattr(model, "stem"):
-        lines.append("So is the second modality, a stack of slices beside the image.")
+        lines.append("The second modality is a reconstruction: the authors of MFSF2-NET do not publish its code.")
     description = config["pretrained_cfg"].get("description")
     return "\n".join([*lines, *([f"\n{description}"] if description else [])])
 
