@@ -4,13 +4,11 @@
         --split examples/splits/ham10000.json --out mfsf2/weights/ham10000
 
 Weights are rounded to half precision, but for vectors (biases, norms and their statistics), which take no room. The
-configuration receives descriptions of the classes, the temperature, fitted on the validation part with the rounded
-weights, and the file's SHA-256.
+configuration receives descriptions of the classes and the temperature, fitted on the validation part with the rounded
+weights.
 """
 
-import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +20,6 @@ from engine.network import load_network
 from evaluate import check_labels, set_input_size, temperature_of
 from jsonargparse import auto_cli
 from readers import DataError, load_split, read_dataset
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 import mfsf2
 
@@ -51,7 +47,7 @@ def release(
         network = load_network(checkpoint)
         dataset = read_dataset(data, folder, masks=False)
         check_labels(network, dataset)
-        network.load_state_dict(half(network.state_dict()))
+        round_matrices(network)
         cfg = network.pretrained_cfg
         set_input_size(network, input_size)
         records = load_split(split, dataset)["val"]
@@ -63,30 +59,22 @@ def release(
         raise SystemExit(str(error)) from error
 
 
-def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices and filters in half precision."""
-    return {
-        key: value.half() if value.is_floating_point() and value.ndim > 1 else value for key, value in state.items()
-    }
+def round_matrices(network: Any) -> None:
+    """Round matrices and filters to half precision, but calculate in single precision."""
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            parameter.data = parameter.data.half().float()
 
 
 def write(network: Any, out: Path) -> dict[str, Any]:
-    """The two files; returns the configuration."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as temporary:
-        folder = Path(temporary)
-        mfsf2.save_pretrained(network.cpu(), folder)
-        weights, config = folder / "model.safetensors", folder / "config.json"
-        save_file(half(load_file(weights)), weights, metadata={"format": "pt"})
-        content: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
-        content["pretrained_cfg"]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-        config.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        config.chmod(0o644)
-        weights.chmod(0o644)
-        for path in (weights, config):
-            path.replace(out / path.name)
+    """The files; returns the configuration."""
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            parameter.data = parameter.data.half()
+    mfsf2.save_pretrained(network.cpu(), out)
+    content: dict[str, Any] = json.loads((out / "config.json").read_text(encoding="utf-8"))
     size = (out / "model.safetensors").stat().st_size / 1e6
-    print(f"{out}: {size:.1f} MB, sha256 {content['pretrained_cfg']['sha256']}")
+    print(f"{out}: {size:.1f} MB, sha256 {content['sha256']}")
     return content
 
 

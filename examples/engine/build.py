@@ -1,6 +1,5 @@
 """The network of a configuration, its start, its optimiser and schedule."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,13 @@ def build_network(config: Config, dataset: Dataset) -> Any:
         kwargs["num_classes"] = len(dataset.classes)
     checkpoint = config.model.checkpoint
     try:
-        if checkpoint is not None and Path(checkpoint).is_dir():
-            before = json.loads((Path(checkpoint) / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
-            checkpoint = str(Path(checkpoint) / "model.safetensors")
         name = f"{config.network}.{config.model.tag}" if config.model.pretrained else config.network
+        is_folder = checkpoint is not None and Path(checkpoint).is_dir()
         network: Any = mfsf2.create_model(
-            name, pretrained=config.model.pretrained, checkpoint_path=checkpoint, **kwargs
+            name, pretrained=config.model.pretrained, checkpoint_path=None if is_folder else checkpoint, **kwargs
         )
+        if is_folder:
+            mfsf2.load_pretrained(network, f"local-dir:{checkpoint}")
         if "trained_on" in network.pretrained_cfg:
             before = dict(network.pretrained_cfg)
     except (KeyError, OSError, TypeError, ValueError) as error:
@@ -51,7 +50,7 @@ def build_network(config: Config, dataset: Dataset) -> Any:
         license=dataset.terms.lower().replace(" ", "-"),
     )
     inherit(network.pretrained_cfg, before)
-    for key in ("temperature", "label_descriptions", "description"):
+    for key in ("label_names", "label_descriptions", "temperature", "description", "metrics", "training"):
         network.pretrained_cfg.pop(key, None)
     return network
 

@@ -1,4 +1,8 @@
-"""Checkpoints of a training, written so that a killed run or a full disk leaves the last good one."""
+"""Checkpoints of a training, written so that a killed run or a full disk leaves the last good one.
+
+``last.pt`` is a ``torch.save`` of ``format``, ``model`` and ``model_ema`` (state dicts; None without an average),
+``optimizer``, ``history`` and ``best``. ``mfsf2.load_checkpoint`` reads it too.
+"""
 
 import os
 from pathlib import Path
@@ -7,7 +11,10 @@ from typing import Any
 import torch
 from readers import DataError
 
-__all__ = ["check_folder", "load_checkpoint", "save_checkpoint", "write_text"]
+__all__ = ["FORMAT", "check_folder", "load_checkpoint", "save_checkpoint", "write_text"]
+
+
+FORMAT = "mfsf2-training-1"
 
 
 def check_folder(folder: Path) -> None:
@@ -51,6 +58,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise DataError(f"resume: {path} cannot be read: {error}") from error
+    if state.get("format") != FORMAT:
+        raise DataError(f"resume: {path} has the format {state.get('format')!r}, expected {FORMAT!r}: start a new run")
     return state
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 import mfsf2
 
 from .build import build_network, build_optimizer, lr_factor, normalize
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from .config import Config
 from .data import Batch, DiskSamples, EpochSampler, class_counts, make_loader
 from .losses import Learner, class_weights
@@ -123,10 +123,10 @@ class Trainer:
 
     def _resume(self) -> int:
         state = load_checkpoint(self.folder.path / "last.pt")
-        self.network.load_state_dict(state["network"])
+        self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
+            self.ema.module.load_state_dict(state["model_ema"])
         self.history, self.best = state["history"], state["best"]
         self.folder.log(f"resumed after epoch {len(self.history)}")
         return len(self.history)
@@ -190,9 +190,10 @@ class Trainer:
             self.best = dict(entry)
             self._save_best()
         state = {
-            "network": self.network.state_dict(),
+            "format": FORMAT,
+            "model": self.network.state_dict(),
+            "model_ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "ema": None if self.ema is None else self.ema.module.state_dict(),
             "history": self.history,
             "best": self.best,
         }
@@ -205,6 +206,13 @@ class Trainer:
         for key, part in (("trained_on", "train"), ("chosen_on", "val")):
             here = {hash_id(record.id) for record in self.parts[part]}
             network.pretrained_cfg[key] = sorted(here.union(network.pretrained_cfg.get(key, ())))
+        validation = {f"validation {name}": round(value, 4) for name, value in self.best.items() if name != "epoch"}
+        network.pretrained_cfg["training"] = {
+            "data": self.dataset.name,
+            "epoch": int(self.best["epoch"]),
+            "input size": self.config.input_size,
+            **validation,
+        }
         names = self.dataset.labels if self.config.has_classes else None
         try:
             mfsf2.save_pretrained(network, self.folder.path / "best", names)

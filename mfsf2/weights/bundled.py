@@ -32,7 +32,12 @@ def bundled_cfg(tag: str) -> dict[str, Any]:
         return {}
     config = _read_config(folder)
     cfg = {key: value for key, value in config["pretrained_cfg"].items() if key not in _MODEL_KEYS}
-    return {**cfg, "label_names": config["label_names"], "file": str(folder / WEIGHTS_NAME)}
+    return {
+        **cfg,
+        "label_names": config["label_names"],
+        "sha256": config["sha256"],
+        "file": str(folder / WEIGHTS_NAME),
+    }
 
 
 def read_bundled(path: Path, foreign_heads: Iterable[str]) -> dict[str, Tensor]:
@@ -42,7 +47,7 @@ def read_bundled(path: Path, foreign_heads: Iterable[str]) -> dict[str, Tensor]:
         FileNotFoundError: the file is missing.
         ValueError: the file is not the one that its configuration describes.
     """
-    expected = _read_config(path.parent)["pretrained_cfg"]["sha256"]
+    expected = _read_config(path.parent)["sha256"]
     _check_sha256(path, expected, _status(path).st_mtime_ns)
     prefixes = tuple(f"{head}." for head in foreign_heads)
     return {key: value for key, value in read_safetensors(path).tensors.items() if not key.startswith(prefixes)}

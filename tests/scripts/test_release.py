@@ -28,7 +28,7 @@ def arguments(run: Path, data: Path, out: Path) -> list[str]:
 def test_release(run: Run, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, data, out = run("ham10000_clsseg"), folders["ham10000"], tmp_path / "released"
     release.main([*arguments(folder, data, out), "--input_size", "64"])
-    assert {path.name for path in out.iterdir()} == {"model.safetensors", "config.json"}
+    assert {path.name for path in out.iterdir()} == {"README.md", "model.safetensors", "config.json"}
     before, after = load_file(folder / "best" / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
     for key, value in before.items():
@@ -36,10 +36,10 @@ def test_release(run: Run, folders: dict[str, Path], tmp_path: Path, capsys: pyt
         assert torch.equal(after[key], value.to(after[key].dtype)), key
     sha256 = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
     config = json.loads((out / "config.json").read_text())
-    assert config["pretrained_cfg"]["sha256"] == sha256 and sha256 in capsys.readouterr().out
+    assert config["sha256"] == sha256 and sha256 in capsys.readouterr().out
     assert list(config["pretrained_cfg"]["label_descriptions"]) == config["label_names"]
     was = json.loads((folder / "best" / "config.json").read_text())["pretrained_cfg"]
-    added = {"sha256", "label_descriptions", "temperature", "description", "input_size"}
+    added = {"label_descriptions", "temperature", "description", "input_size"}
     assert {key: value for key, value in config["pretrained_cfg"].items() if key not in added} == {
         key: value for key, value in was.items() if key not in added
     }
