@@ -149,10 +149,15 @@ def load_file(model: Any, path: Path, num_classes: int | None = None, strict: St
 
 def _twin(config: Config) -> MFSF2:
     """The model that a configuration describes, without memory."""
+    variant = config.variant
     try:
-        return config.variant.build({**config.args, "device": "meta"})
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        twin = variant.build({**config.args, "device": "meta"})
+    except Exception as error:
+        # The arguments may be of any type that JSON has.
         raise ValueError(f"{config.source}: model_args do not describe a model: {error}") from error
+    if (twin.head is not None, twin.mask_head is not None) != (variant.has_classes, variant.has_masks):
+        raise ValueError(f"{config.source}: model_args do not describe {variant.name}: they have other heads")
+    return twin
 
 
 def _finish(

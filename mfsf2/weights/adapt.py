@@ -32,7 +32,7 @@ def adapt_head(model: Any, head: str, state: dict[str, Tensor], target: dict[str
         # The checkpoint has nothing of this head: all its keys are reported as missing, not its classes.
         return
     num_have, num_want = _rows(keys, state), _rows(fresh, target)
-    if num_have == num_want:
+    if num_have == num_want or not _differ_in_rows(keys, state, target):
         return
     reason = f"the checkpoint has {num_have} classes and the model {num_want}"
     _drop(state, keys, source, reason)
@@ -77,7 +77,10 @@ def adapt_stems(model: nn.Module, state: dict[str, Tensor], target: dict[str, Te
         for name in (first,) if isinstance(first, str) else tuple(first or ()):
             key = f"encoder.{branch}.{name}.weight"
             have, want = state.get(key), target.get(key)
-            if have is None or want is None or have.dim() != 4 or have.shape[1] != 3 or want.shape[1] == 3:
+            if have is None or want is None or want.dim() != 4 or want.shape[1] == 3:
+                continue
+            if have.shape != (want.shape[0], 3, *want.shape[2:]):
+                # Reported as of the wrong shape.
                 continue
             _logger.warning("%s: adapted from 3 to %d channels: %s", source, want.shape[1], key)
             # Not in the precision of the file: the new numbers are sums or products of those in it.
@@ -90,10 +93,11 @@ def _adapt_slices(model: Any, state: dict[str, Tensor], target: dict[str, Tensor
 
     weight, bias = f"{_SLICES}.weight", f"{_SLICES}.bias"
     have, want = state.get(weight), target.get(weight)
-    if have is None or want is None or bias not in state or have.dim() != 4 or have.shape == want.shape:
+    if have is None or want is None or bias not in state or have.shape == want.shape:
         return
     slices = model.stem.slices.num_slices
-    if have.shape[1] not in (slices, slices * have.shape[0]) or have.shape[0] != 3 != want.shape[0]:
+    if have.shape not in [(3, slices * chans, 3, 3) for chans in (1, 3)] or state[bias].shape != (3,):
+        # Reported as of the wrong shape.
         return
     have_chans, want_chans = have.shape[1] // slices, want.shape[1] // slices
     _logger.warning("%s: adapted from 3 to %d channels: %s, %s", source, want.shape[0], weight, bias)
@@ -119,6 +123,12 @@ def _rows(keys: list[str], state: dict[str, Tensor]) -> int:
     """Rows of the first of these weights; 0 if there is none."""
     shapes = [state[key].shape for key in keys if key.endswith(".weight")]
     return shapes[0][0] if shapes and shapes[0] else 0
+
+
+def _differ_in_rows(keys: list[str], state: dict[str, Tensor], target: dict[str, Tensor]) -> bool:
+    """Whether weights could be those of another number of classes; others are reported as of the wrong shape."""
+    pairs = [(state[key].shape, target[key].shape) for key in keys if key in target]
+    return all(have[:1] > (0,) and have[1:] == want[1:] for have, want in pairs)
 
 
 def _drop(state: dict[str, Tensor], keys: list[str], source: str, reason: str) -> None:

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 __all__ = ["convert_authors_keys", "convert_keys", "has_authors_keys", "strip_prefix", "strip_wrappers"]
@@ -73,8 +74,10 @@ def convert_authors_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
         name = key
         for pattern, replacement in _RENAMES:
             name = re.sub(pattern, replacement, name)
-        if name.startswith("encoder.fusion.") and _LINEAR.search(name):
-            value = value.flatten(1)
+        is_dense = value.layout == torch.strided and not value.is_nested
+        if name.startswith("encoder.fusion.") and _LINEAR.search(name) and is_dense:
+            # Not flatten, which copies a tensor of many equal numbers.
+            value = value.squeeze(tuple(range(2, value.dim())))
         converted[name] = value
     return converted
 

@@ -1,6 +1,5 @@
 """Checks of a pretrained configuration's entries, the same when it is written and when it is read."""
 
-import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -14,6 +13,9 @@ NAME_KEYS = ("label_names", "label_descriptions")
 
 _MAX_SIZE = 65_536
 """Largest height or width of an image, in pixels, that a configuration may name."""
+
+_MAX_NUMBER = 1e9
+"""Limit of mean, std, temperature and the like."""
 
 _SIZES = {"input_size": 3, "test_input_size": 3, "min_input_size": 3, "pool_size": 2, "test_pool_size": 2}
 
@@ -99,4 +101,5 @@ def _check_size(size: Any, key: str, length: int) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    # NaN is below nothing.
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER

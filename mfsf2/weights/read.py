@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import reprlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +58,8 @@ def read_state_dict(path: str | os.PathLike[str], entry: str | None = None) -> d
     if path.suffix == ".safetensors":
         state = read_safetensors(path).tensors
     else:
-        content = _load_torch(path)
-        if entry is not None and isinstance(content, dict) and isinstance(content.get(entry), dict):
+        content = _plain_dict(_load_torch(path))
+        if entry is not None and isinstance(content.get(entry), dict):
             content, entry = content[entry], None
         state = _tensors_of(content, path)
     return strip_prefix(strip_wrappers(state), str(path), entry)
@@ -79,6 +81,7 @@ def read_safetensors(path: Path) -> WeightsFile:
 
 
 def _load_torch(path: Path) -> Any:
+    _check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -93,10 +96,25 @@ def _load_torch(path: Path) -> Any:
         ) from None
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse a compressed archive, which ``torch.save`` never writes: it may need far more memory than its size."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist())
+    except (zipfile.BadZipFile, ValueError):
+        # Reported by torch.
+        return
+    if compressed:
+        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: it is a compressed archive")
+
+
 def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     """The state dict inside a checkpoint."""
     for _ in range(_MAX_DEPTH):
-        there = [name for name in _ENTRIES if isinstance(content, dict) and isinstance(content.get(name), dict)]
+        content = _plain_dict(content)
+        there = [name for name in _ENTRIES if isinstance(content.get(name), dict)]
         if not there:
             break
         if len(there) > 1:
@@ -107,9 +125,15 @@ def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
                 ", ".join(map(repr, there[1:])),
             )
         content = content[there[0]]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} is not a state dict: expected tensors by name")
     for key in content:
         if not isinstance(key, str):
-            raise ValueError(f"{path} is not a state dict: its key {key!r} is not a string")
-    return dict(content)
+            raise ValueError(f"{path} is not a state dict: its key {reprlib.repr(key)} is not a string")
+    # Without attributes that a file may give to tensors in the place of their methods.
+    return {key: Tensor.detach(value) for key, value in content.items()}
+
+
+def _plain_dict(content: Any) -> dict[Any, Any]:
+    """The entries of a dict, whatever attributes a file may give to it in the place of its methods."""
+    return dict(dict.items(content)) if isinstance(content, dict) else {}
