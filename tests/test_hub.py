@@ -128,8 +128,9 @@ def test_all_files_are_of_one_commit(folder: Path, hub_server: HubServer, tmp_pa
     first = hub_server.commit_of(REPO)
 
     def change(handler: Any) -> None:
-        handler.serve()
         mfsf2.save_pretrained(build(num_classes=2, seed=9), folder, ["c", "d"])
+        handler.path = handler.path.replace("main", first)
+        handler.serve()
 
     hub_server.misbehave("config.json", change, times=1, methods=("GET",))
     assert labels_of(tmp_path) == ["a", "b"] and hub_server.commit_of(REPO) != first
@@ -139,11 +140,12 @@ def test_all_files_are_of_one_commit(folder: Path, hub_server: HubServer, tmp_pa
 
 def test_through_timm_weights_decide(folder: Path, hub_server: HubServer, tmp_path: Path) -> None:
     """timm reads the configuration itself, of the commit that it finds."""
-    expected = build(num_classes=2, seed=9)
+    first, expected = hub_server.commit_of(REPO), build(num_classes=2, seed=9)
 
     def change(handler: Any) -> None:
-        handler.serve()
         mfsf2.save_pretrained(expected, folder, ["c", "d"])
+        handler.path = handler.path.replace("main", first)
+        handler.serve()
 
     hub_server.misbehave("config.json", change, times=1, methods=("GET",))
     model: Any = timm.create_model(f"hf-hub:{REPO}", pretrained=True, cache_dir=str(tmp_path))

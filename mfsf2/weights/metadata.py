@@ -1,7 +1,6 @@
 """Checks of a pretrained configuration's entries, the same when it is written and when it is read."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 from ..layers.checks import check_integer
@@ -102,4 +101,4 @@ def _check_size(size: Any, key: str, length: int) -> None:
 
 def _is_number(value: Any) -> bool:
     # NaN is below nothing.
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
