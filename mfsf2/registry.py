@@ -117,6 +117,8 @@ def create_model(
         >>> [f.shape[1:] for f in create_model("mfsf2_tiny_cls", features_only=True).eval()(torch.randn(1, 3, 64, 64))]
         [torch.Size([64, 16, 16]), torch.Size([64, 8, 8]), torch.Size([64, 4, 4]), torch.Size([64, 2, 2])]
     """
+    if not isinstance(pretrained, bool):
+        raise TypeError(f"pretrained={pretrained!r} must be True or False: a tag is part of the name, 'NAME.TAG'")
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices={out_indices} needs features_only=True")
     kwargs.update(num_classes=num_classes, in_chans=in_chans)

@@ -45,6 +45,19 @@ def backbones(hub: Path) -> dict[str, Any]:
     return models
 
 
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the folders of saved models, by their tasks."""
+    from micro import build
+
+    import mfsf2
+
+    root = tmp_path_factory.mktemp("saved")
+    for task in ("cls", "clsseg", "rcm_cls"):
+        mfsf2.save_pretrained(build(task), root / task)
+    return root
+
+
 @pytest.fixture
 def hub_server() -> Iterator[HubServer]:
     """The local Hub, which forgets its misbehaviour after the test."""

@@ -105,6 +105,12 @@ def test_indices_are_called_what_they_are(value: Any, error: type[Exception], me
         model.prune_intermediate_layers(value)
 
 
+@pytest.mark.parametrize("pretrained", ["in1k", "yes", 1, None])
+def test_pretrained_is_yes_or_no(pretrained: Any) -> None:
+    with pytest.raises(TypeError, match=rf"pretrained={pretrained!r} must be True or False: a tag is part of the name"):
+        mfsf2.create_model("mfsf2_tiny_cls", pretrained=pretrained)
+
+
 def test_none_leaves_the_default() -> None:
     model: Any = mfsf2.create_model("mfsf2_tiny_cls", drop_rate=None, num_classes=None, device="meta")
     assert model.head.drop.p == 0.3 and model.num_classes == 7

@@ -7,19 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from micro import build
 from untrusted import create_with_timm, refused
 
 import mfsf2
 import mfsf2.timm_models
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("saved")
-    for task in ("cls", "clsseg", "rcm_cls"):
-        mfsf2.save_pretrained(build(task), root / task)
-    return root
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from micro import build
 from torch import Tensor
 from untrusted import LAST, STATE, check_refused, create_with_timm, refused, victim
 
@@ -20,14 +19,6 @@ import mfsf2
 import mfsf2.timm_models
 
 PAIR = struct.pack("<ff", 0, 0)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("saved")
-    for task in ("cls", "clsseg", "rcm_cls"):
-        mfsf2.save_pretrained(build(task), root / task)
-    return root
 
 
 @pytest.fixture

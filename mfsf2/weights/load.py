@@ -77,7 +77,14 @@ def load_weights(
     if strict == "encoder":
         keep_own(state, target, source)
     state.update({key: target[key] for key in optional_keys(target, state)})
-    check_fit(state, target, headline, ("checkpoint", "model"))
+    try:
+        check_fit(state, target, headline, ("checkpoint", "model"))
+    except ValueError as error:
+        if strict is True and _encoder_fits(state, target):
+            raise ValueError(
+                f"{error}\nThe encoder fits: load_checkpoint or load_pretrained with strict='encoder' starts from it"
+            ) from None
+        raise
     check_values(state, source)
     model.load_state_dict(state, strict=True)
 
@@ -124,6 +131,11 @@ def check_strict(strict: Any) -> None:
     """
     if strict is not True and strict != "encoder":
         raise ValueError(f"strict={strict!r}: use True, or 'encoder' if only the encoder must fit")
+
+
+def _encoder_fits(state: dict[str, Tensor], target: dict[str, Tensor]) -> bool:
+    encoder = {key: value.shape for key, value in target.items() if key.startswith("encoder.")}
+    return all(key in state and state[key].shape == shape for key, shape in encoder.items())
 
 
 def _check_classes(model: Any, state: dict[str, Tensor], source: str, num_classes: int | None) -> None:
