@@ -122,6 +122,10 @@ def test_what_the_user_sets_is_kept(folder: Path, tmp_path: Path) -> None:
     cfg = saved(tmp_path / "again")
     assert (cfg["temperature"], cfg["description"], cfg["label_names"]) == (2.0, "Mine.", NAMES[::-1])
     assert not cfg.keys() & {"metrics", "training", "label_descriptions"}
+    unnamed = build()
+    unnamed.pretrained_cfg["temperature"] = 3.0
+    mfsf2.save_pretrained(unnamed, tmp_path / "unnamed")
+    assert saved(tmp_path / "unnamed")["temperature"] == 3.0
     scratch = build()
     scratch.pretrained_cfg.update(temperature=3.0, label_names=NAMES)
     train(scratch, "head.")

@@ -143,7 +143,8 @@ def _config(
         config["label_names"] = list(names)
     config["model_args"] = model.model_args
     foreign = {*_SOURCE_KEYS, "label_names"}
-    if names is None or list(names) != list(cfg.get("label_names") or names):
+    carried = cfg.get("label_names")
+    if carried and names is not None and list(names) != list(carried):
         # They describe the former classes.
         foreign |= {"label_descriptions", "temperature"}
     source = {key: value for key, value in cfg.items() if key not in foreign}
