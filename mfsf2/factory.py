@@ -14,6 +14,7 @@ from .weights.backbones import fetch_backbones
 from .weights.bundled import bundled_cfg, is_bundled, read_bundled
 from .weights.claims import remember_origin
 from .weights.config import Config
+from .weights.files import check_sha256
 from .weights.hub import HubOptions
 from .weights.load import Strict, check_shapes, load_weights
 from .weights.read import read_state_dict
@@ -97,7 +98,7 @@ def build_model(
         _warn_untrained(variant, model)
     load: Callable[[MFSF2], None] | None = None
     if weights is not None:
-        load = lambda model: load_file(model, weights, weights_classes)  # noqa: E731
+        load = lambda model: load_file(model, weights, weights_classes, cfg.get("sha256"))  # noqa: E731
     return _finish(model, cfg, load, weights, out_indices)
 
 
@@ -138,11 +139,15 @@ def read_saved(saved: SavedModel) -> SavedWeights:
     return weights
 
 
-def load_file(model: Any, path: Path, num_classes: int | None = None, strict: Strict = True) -> None:
-    """Load a file into a model; of a file in the package, without the heads that the model lacks."""
+def load_file(
+    model: Any, path: Path, num_classes: int | None = None, sha256: str | None = None, strict: Strict = True
+) -> None:
+    """Load a file, of this digest, into a model; of a file in the package, without the heads that the model lacks."""
     if is_bundled(path):
         state = read_bundled(path, [name for name, head in model.heads.items() if head is None])
     else:
+        if sha256:
+            check_sha256(path, sha256, "the pretrained configuration")
         state = read_state_dict(path)
     load_weights(model, state, str(path), num_classes, strict)
 

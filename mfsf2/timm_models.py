@@ -59,6 +59,9 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         cfg = _resolve_cfg(name, pretrained_cfg, pretrained_cfg_overlay or {}, pretrained)
         kwargs.setdefault("num_classes", cfg["num_classes"])
         has_file = bool(cfg.get("file") or cfg.get("hf_hub_id"))
+        if pretrained and cfg.get("hf_hub_id"):
+            # Mistyped arguments are reported before anything is downloaded.
+            find_variant(name).build({**kwargs, "device": "meta"})
         weights = weights_file(cfg, options) if pretrained and has_file else None
         return build_model(
             name,

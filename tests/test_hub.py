@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 from hub_server import HubServer
-from micro import build
+from micro import build, sizes_of
 
 import mfsf2
 import mfsf2.timm_models
@@ -256,3 +256,17 @@ def test_a_damaged_file(folder: Path, tmp_path: Path) -> None:
     for create in (mfsf2.create_model, partial(timm.create_model, pretrained=True)):
         with pytest.raises(ValueError, match=r"model\.safetensors is damaged, or is not the file that .* SHA-256 is"):
             create(f"hf-hub:{REPO}", cache_dir=str(tmp_path))
+
+
+def test_weights_that_a_caller_names_to_timm(folder: Path, hub_server: HubServer, tmp_path: Path) -> None:
+    digest = json.loads((folder / "config.json").read_text())["sha256"]
+    make = partial(timm.create_model, "mfsf2_tiny_cls", pretrained=True, cache_dir=str(tmp_path), **sizes_of("cls"))
+    for location in ({"hf_hub_id": REPO}, {"file": str(folder / "model.safetensors")}, {"file": str(folder)}):
+        with pytest.raises(TypeError, match="num_clases"):
+            make(pretrained_cfg_overlay=location, num_clases=3)
+        assert not requests_of(hub_server)
+        overlay = {**location, "num_classes": 2, "sha256": digest}
+        assert make(pretrained_cfg_overlay=overlay, num_classes=2).num_classes == 2
+        with pytest.raises(ValueError, match=r"model\.safetensors is damaged, or is not the file that the pretrained"):
+            make(pretrained_cfg_overlay={**overlay, "sha256": "0" * 64}, num_classes=2)
+        hub_server.behave()

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from readers import DataError
 
-__all__ = ["FORMAT", "check_folder", "load_checkpoint", "save_checkpoint", "write_text"]
+__all__ = ["check_folder", "load_checkpoint", "save_checkpoint", "write_text"]
 
 
-FORMAT = "mfsf2-training-1"
+_FORMAT = "mfsf2-training-1"
 
 
 def check_folder(folder: Path) -> None:
@@ -37,7 +37,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            torch.save(state, file)
+            torch.save({"format": _FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -58,8 +58,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise DataError(f"resume: {path} cannot be read: {error}") from error
-    if state.get("format") != FORMAT:
-        raise DataError(f"resume: {path} has the format {state.get('format')!r}, expected {FORMAT!r}: start a new run")
+    if state.get("format") != _FORMAT:
+        raise DataError(f"resume: {path} has the format {state.get('format')!r}, expected {_FORMAT!r}: start a new run")
     return state
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 import mfsf2
 
 from .build import build_network, build_optimizer, lr_factor, normalize
-from .checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Config
 from .data import Batch, DiskSamples, EpochSampler, class_counts, make_loader
 from .losses import Learner, class_weights
@@ -190,7 +190,6 @@ class Trainer:
             self.best = dict(entry)
             self._save_best()
         state = {
-            "format": FORMAT,
             "model": self.network.state_dict(),
             "model_ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["move", "sha256_of", "staging_folder"]
+__all__ = ["check_sha256", "move", "sha256_of", "staging_folder"]
 
 _PREFIX = ".saving-"
 
@@ -45,6 +45,20 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, expected: str, source: str) -> None:
+    """Refuse a file that is not the one that a configuration names.
+
+    Raises:
+        ValueError: names the file and ``source``, the configuration.
+    """
+    found = sha256_of(path)
+    if found != expected:
+        raise ValueError(
+            f"{path} is damaged, or is not the file that {source} describes: its SHA-256 is {found}, expected "
+            f"{expected}; copy or download it again"
+        )
 
 
 def _make_locked(folder: Path) -> tuple[Path, int | None]:

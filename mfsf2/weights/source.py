@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .config import CONFIG_NAME, METADATA_KEY, WEIGHTS_NAME, Config, parse_config
-from .files import sha256_of
+from .files import check_sha256
 from .hub import HubOptions, commit_of, find_file
 from .read import read_safetensors
 
@@ -52,16 +52,16 @@ class SavedModel:
             before = _identity(path)
             file = read_safetensors(path)
             config = _config_of(file.metadata, path, self.config)
-            digest = sha256_of(path) if config.sha256 else None
             # Another process may put a new file in the place of this one at any time.
+            try:
+                if config.sha256:
+                    check_sha256(path, config.sha256, config.source)
+            except ValueError:
+                if _identity(path) == before:
+                    raise
+                continue
             if _identity(path) == before:
-                break
-        if digest != config.sha256:
-            raise ValueError(
-                f"{path} is damaged, or is not the file that {config.source} describes: its SHA-256 is {digest}, "
-                f"expected {config.sha256}; copy or download it again"
-            )
-        return SavedWeights(config, file.tensors, path)
+                return SavedWeights(config, file.tensors, path)
 
 
 def open_saved(scheme: str, location: str, options: HubOptions) -> SavedModel:

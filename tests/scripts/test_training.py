@@ -62,8 +62,13 @@ def test_killed_run_resumes_to_the_same_result(folders: dict[str, Path], tmp_pat
     assert same_state(tmp_path / "whole", tmp_path / "broken")
     last = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "broken")]
     assert last[0]["history"] == last[1]["history"]
-    for part in ("network", "ema"):
+    for part in ("model", "model_ema"):
         assert all(torch.equal(last[0][part][key], value) for key, value in last[1][part].items())
+        loaded = mfsf2.create_model("mfsf2_tiny_clsseg")
+        mfsf2.load_checkpoint(loaded, tmp_path / "whole" / "last.pt", entry=part)
+        assert all(torch.equal(loaded.state_dict()[key], value) for key, value in last[0][part].items())
+    averaged = mfsf2.create_model("mfsf2_tiny_clsseg", checkpoint_path=tmp_path / "whole" / "last.pt")
+    assert all(torch.equal(averaged.state_dict()[key], value) for key, value in last[0]["model_ema"].items())
 
 
 def test_two_processes_do_what_one_does(folders: dict[str, Path], run: Run, tmp_path: Path) -> None:

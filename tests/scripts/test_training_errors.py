@@ -132,6 +132,8 @@ def test_resume(lesions: Path, trained: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     (tmp_path / "last.pt").write_bytes((trained / "last.pt").read_bytes()[:10_000])
     check_refused(r"last\.pt cannot be read", lesions, tmp_path, "--resume", "true")
+    torch.save({"network": {}}, tmp_path / "last.pt")
+    check_refused(r"last\.pt has the format None, expected 'mfsf2-training-1'", lesions, tmp_path, "--resume", "true")
     # A run that is over is only finished again.
     results = train.main(arguments("ham10000_clsseg", lesions, trained, "--resume", "true"))
     assert results == json.loads((trained / "results.json").read_text())
