@@ -79,14 +79,14 @@ def test_the_model_card(server: HubServer) -> None:
         "Research only. Not a diagnostic device.",
         f"`mfsf2_tiny_clsseg` of the library `mfsf2`: MFSF2-NET with the branches `micro_resnet` and `micro_pvt_v2`, "
         f"{parameters:,} parameters",
-        "model = mfsf2.create_model('hf-hub:someone/published').eval()",
+        'model = mfsf2.create_model("hf-hub:someone/published").eval()',
         "| 0 | benign | Harmless \\| really |\n| 1 | malignant |  |",
         "| input_size | 3, 128, 128 |",
         "| crop_mode | squash |",
         "| mean | 0.485, 0.456, 0.406 |",
-        "| temperature | 1.25 |",
+        "Divide the logits by 1.25 (temperature scaling) before the softmax.",
         "| data | my lesions |\n| epochs | 3 |\n| images trained on | 3 |",
-        "| classification: balanced_accuracy | 0.75 |",
+        "| classification | balanced_accuracy | 0.75 |",
         "Two sentences. On the data.",
         "`cc-by-4.0`",
     ):
@@ -99,6 +99,7 @@ def test_the_card_s_code_runs(server: HubServer, tmp_path: Path, monkeypatch: py
     push(model)
     mfsf2.save_pretrained(model, "local", NAMES)
     for path in (server.root / REPO / "README.md", Path("local/README.md")):
+        assert str(tmp_path) not in path.read_text()
         scope: dict[str, Any] = {}
         exec(path.read_text().split("```python\n")[1].split("```")[0], scope)  # noqa: S102
         assert torch.equal(scope["model"](X), model(X))
@@ -151,7 +152,7 @@ def test_names_and_licenses_that_are_known(server: HubServer) -> None:
     config = json.loads((server.root / REPO / "config.json").read_text())
     assert config["label_names"][0] == "akiec" and config["pretrained_cfg"]["temperature"] == 1.1658
     text = (server.root / REPO / "README.md").read_text()
-    assert "| segmentation: dice | 0.934 |" in text
+    assert "| segmentation | dice | 0.934 |" in text
     assert f"| images trained on | {len(model.pretrained_cfg['trained_on'])} |" in text
 
 

@@ -34,6 +34,7 @@ def model_card(model: Any, config: Mapping[str, Any], title: str, source: str) -
         _classes(config),
         _preparation(cfg),
         _training(cfg),
+        _metrics(cfg),
         f"## License\n\n`{cfg.get('license', 'unknown')}`",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -74,7 +75,7 @@ def _what(model: Any, config: Mapping[str, Any]) -> str:
 
 
 def _usage(model: Any, config: Mapping[str, Any], source: str) -> str:
-    lines = ["import mfsf2", "", f"model = mfsf2.create_model({source!r}).eval()"]
+    lines = ["import mfsf2", "", f'model = mfsf2.create_model("{source}").eval()']
     if config["architecture"].endswith("cls") and not hasattr(model, "stem"):
         lines += [
             "",
@@ -82,7 +83,7 @@ def _usage(model: Any, config: Mapping[str, Any], source: str) -> str:
             "import timm",
             "import mfsf2.timm_models",
             "",
-            f"model = timm.create_model({source!r}, pretrained=True).eval()",
+            f'model = timm.create_model("{source}", pretrained=True).eval()',
         ]
     return "\n".join(["## Use", "", "```python", *lines, "```"])
 
@@ -93,11 +94,13 @@ def _classes(config: Mapping[str, Any]) -> str:
         return ""
     descriptions = config["pretrained_cfg"].get("label_descriptions") or {}
     rows = [[str(index), name, descriptions.get(name, "")] for index, name in enumerate(names)]
-    return "## Classes\n\n" + _table(["index", "name", "description"], rows)
+    temperature = config["pretrained_cfg"].get("temperature")
+    note = f"\n\nDivide the logits by {temperature} (temperature scaling) before the softmax." if temperature else ""
+    return "## Classes\n\n" + _table(["index", "name", "description"], rows) + note
 
 
 def _preparation(cfg: Mapping[str, Any]) -> str:
-    keys = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std", "temperature")
+    keys = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
     rows = [[key, _text(cfg[key])] for key in keys if cfg.get(key) is not None]
     intro = "`timm.data.resolve_data_config(model=model)` and `timm.data.create_transform` prepare images this way.\n\n"
     return "## Input\n\n" + intro + _table(["entry", "value"], rows)
@@ -109,9 +112,13 @@ def _training(cfg: Mapping[str, Any]) -> str:
         if cfg.get(key):
             facts[name] = len(cfg[key])
     rows = [[str(key), _text(value)] for key, value in facts.items()]
-    for task, values in (cfg.get("metrics") or {}).items():
-        rows += [[f"{task}: {name}", _text(value)] for name, value in values.items()]
     return "## Training\n\n" + _table(["what", "value"], rows) if rows else ""
+
+
+def _metrics(cfg: Mapping[str, Any]) -> str:
+    metrics = cfg.get("metrics") or {}
+    rows = [[task, name, _text(value)] for task, values in metrics.items() for name, value in values.items()]
+    return "## Metrics\n\n" + _table(["task", "metric", "value"], rows) if rows else ""
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

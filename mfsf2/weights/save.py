@@ -61,7 +61,7 @@ def save_pretrained(
         ['benign', 'malignant']
     """
     folder = Path(directory)
-    write_folder(model, folder, label_names, title=folder.absolute().name, source=f"local-dir:{directory}")
+    write_folder(model, folder, label_names, title=folder.absolute().name, source=f"local-dir:{folder.absolute().name}")
 
 
 def write_folder(
