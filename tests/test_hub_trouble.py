@@ -141,7 +141,7 @@ def test_half_a_cache(model: Any, hub_server: HubServer, tmp_path: Path) -> None
 def test_connection_refused(model: Any, tmp_path: Path) -> None:
     for make in (
         lambda: create(tmp_path),
-        lambda: mfsf2.create_model("mfsf2_tiny_cls.in1k_backbones", pretrained=True),
+        lambda: mfsf2.create_model("mfsf2_tiny_cls.in1k_backbones", pretrained=True, cache_dir=str(tmp_path)),
     ):
         start = time.monotonic()
         with pytest.raises(ConnectionError, match=r"no answer from http://127\.0\.0\.1:9/.*: .*[Rr]efused"):

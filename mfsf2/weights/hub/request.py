@@ -101,4 +101,8 @@ def _within(deadline: float, function: Callable[[], Any], message: str, seconds:
     error = errors[0] if errors else None
     if error is None or "timeout" in type(error).__name__.lower():
         raise TimeoutError(f"{message} within {seconds:.3g} s") from error
-    raise ConnectionError(f"{message}: {type(error).__name__}: {error}") from error
+    # The last cause is the shortest: refused, unknown host, no certificate.
+    cause: BaseException = error
+    while (deeper := cause.__cause__ or cause.__context__) is not None:
+        cause = deeper
+    raise ConnectionError(f"{message}: {type(cause).__name__}: {cause}") from error
