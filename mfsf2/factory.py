@@ -20,7 +20,7 @@ from .weights.load import Strict, check_shapes, load_weights
 from .weights.read import read_state_dict
 from .weights.source import SavedModel, SavedWeights
 
-__all__ = ["build_model", "build_saved", "load_file", "pretrained_cfg", "read_saved", "without_labels"]
+__all__ = ["build_model", "build_saved", "load_file", "pretrained_cfg", "read_saved", "with_channels", "without_labels"]
 
 Indices = Sequence[int] | int | None
 
@@ -43,7 +43,7 @@ def pretrained_cfg(architecture: str, tag: str = "", pretrained: bool = True) ->
     tag = tag or next(iter(variant.tags), "")
     if tag and tag not in variant.tags:
         raise ValueError(f"{architecture} has no pretrained tag {tag!r}: it has {', '.join(variant.tags) or 'none'}")
-    of_weights = bundled_cfg(tag)
+    of_weights = bundled_cfg(tag) or {"license": "apache-2.0"}
     if not pretrained:
         of_weights = {key: value for key, value in of_weights.items() if key in _PREPROCESSING_KEYS}
     elif "metrics" in of_weights:
@@ -140,11 +140,25 @@ def read_saved(saved: SavedModel) -> SavedWeights:
 
 
 def load_file(
-    model: Any, path: Path, num_classes: int | None = None, sha256: str | None = None, strict: Strict = True
+    model: Any,
+    path: Path,
+    num_classes: int | None = None,
+    sha256: str | None = None,
+    strict: Strict = True,
+    omit: Sequence[str] = (),
 ) -> None:
-    """Load a file, of this digest, into a model; of a file in the package, without the heads that the model lacks."""
+    """Load a file into a model.
+
+    Args:
+        model: the model.
+        path: the file.
+        num_classes: the number of classes that it must have; None if unknown.
+        sha256: its digest; None if unknown.
+        strict: as for :func:`load_checkpoint`.
+        omit: heads that are in a file of the package, but not wanted, besides those that the model lacks.
+    """
     if is_bundled(path):
-        state = read_bundled(path, [name for name, head in model.heads.items() if head is None])
+        state = read_bundled(path, [*omit, *(name for name, head in model.heads.items() if head is None)])
     else:
         if sha256:
             check_sha256(path, sha256, "the pretrained configuration")
@@ -168,11 +182,24 @@ def _twin(config: Config) -> MFSF2:
 def _finish(
     model: MFSF2, cfg: dict[str, Any], load: Callable[[MFSF2], None] | None, path: Path | None, out_indices: Indices
 ) -> nn.Module:
-    _set_cfg(model, cfg if model.num_classes == cfg["num_classes"] else without_labels(cfg))
+    cfg = cfg if model.num_classes == cfg["num_classes"] else without_labels(cfg)
+    _set_cfg(model, with_channels({**cfg, "num_classes": model.num_classes}, model.in_chans))
     if load is not None and path is not None:
         load(model)
         remember_origin(model, path)
     return model if out_indices is None else _wrap_features(model, out_indices)
+
+
+def with_channels(cfg: dict[str, Any], in_chans: int) -> dict[str, Any]:
+    """A configuration for images of other channels: mean and std are the means over the former channels."""
+    changed = dict(cfg)
+    for key in ("input_size", "test_input_size", "min_input_size"):
+        if changed.get(key) and changed[key][0] != in_chans:
+            changed[key] = (in_chans, *changed[key][1:])
+    for key in ("mean", "std"):
+        if changed.get(key) and len(changed[key]) != in_chans:
+            changed[key] = (round(sum(changed[key]) / len(changed[key]), 6),) * in_chans
+    return changed
 
 
 def _warn_untrained(variant: Variant, model: MFSF2) -> None:

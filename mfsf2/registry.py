@@ -8,8 +8,8 @@ from typing import Any, Literal, overload
 
 from torch import nn
 
-from .factory import build_model, build_saved, load_file, pretrained_cfg, read_saved, without_labels
-from .models.variants import VARIANTS
+from .factory import build_model, build_saved, load_file, pretrained_cfg, read_saved, with_channels, without_labels
+from .models.variants import VARIANTS, find_variant
 from .weights.claims import remember_origin
 from .weights.details import PretrainedDetails, details_of
 from .weights.hub import HubOptions
@@ -70,7 +70,7 @@ def create_model(
     features_only: bool = False,
     out_indices: Sequence[int] | int | None = None,
     checkpoint_path: str | os.PathLike[str] | None = None,
-    cache_dir: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -98,7 +98,7 @@ def create_model(
         token: access token of the Hub; None for that of ``hf auth login``, False for none.
         local_files_only: take files from the cache only, without a request.
         force_download: download files from the Hub again.
-        timeout: seconds to wait for an answer of the Hub, and for the next byte while it is busy.
+        timeout: seconds to wait for the Hub; 3 at most where the cache can answer instead.
         **kwargs: arguments of the model, see :class:`MFSF2` and, for ``*_rcm_*``, :class:`MFSF2TwoModality`. Models
             named ``*_seg`` have no classification head, and their ``drop_rate`` belongs to the segmentation head. None
             means the default.
@@ -132,6 +132,8 @@ def create_model(
         if kwargs.get("pretrained_backbones"):
             raise ValueError(f"pretrained_backbones=True and the weights of {name!r} exclude each other")
         return build_saved(open_saved(scheme, location, options), indices, **kwargs)
+    if revision is not None:
+        raise ValueError(f"revision={revision!r} is for hf-hub:OWNER/NAME, not for {name!r}")
     architecture, tag = _split_tag(name)
     cfg = pretrained_cfg(architecture, tag, pretrained)
     of_tag = Path(cfg["file"]) if pretrained and cfg.get("file") else None
@@ -151,7 +153,7 @@ def load_pretrained(
     model: nn.Module,
     name: str,
     strict: Strict = True,
-    cache_dir: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -182,6 +184,8 @@ def load_pretrained(
         >>> model.pretrained_cfg["license"]
         'cc-by-nc-4.0'
     """
+    if isinstance(name, nn.Module):
+        raise TypeError("the model comes first, then the name: load_pretrained(model, name)")
     check_model(model)
     check_strict(strict)
     options = _hub_options(revision, token, cache_dir, local_files_only, force_download, timeout)
@@ -196,7 +200,9 @@ def load_pretrained(
         if not cfg.get("file"):
             raise ValueError(f"{name} has weights of the branches only: use create_model({name!r}, pretrained=True)")
         path = Path(cfg["file"])
-        load_file(model, path, strict=strict)
+        variant = find_variant(architecture)
+        lacking = [head for head, has in (("head", variant.has_classes), ("mask_head", variant.has_masks)) if not has]
+        load_file(model, path, strict=strict, omit=lacking)
     _adopt_cfg(model, cfg, strict)
     if strict is True:
         remember_origin(model, path)
@@ -213,14 +219,17 @@ def _adopt_cfg(model: Any, cfg: dict[str, Any], strict: Strict) -> None:
         same = model.num_classes == cfg["num_classes"]
         adopted = {**(cfg if same else without_labels(cfg)), **keep, "num_classes": model.num_classes}
         own.clear()
-        own.update(adopted)
+        own.update(with_channels(adopted, model.in_chans))
         return
+    if cfg.get("tag"):
+        own["base_model"] = f"{cfg['architecture']}.{cfg['tag']}"
     for key in _ANCESTRY:
         if cfg.get(key):
             own[key] = sorted({*own.get(key, ()), *cfg[key]})
-    # Untrained weights are under the license of the code.
-    licenses = {str(entry["license"]) for entry in (own, cfg) if entry.get("license")} - {"apache-2.0"}
-    own["license"] = " and ".join(sorted(licenses)) or "apache-2.0"
+    # This one demands no more than the others.
+    licenses = {str(entry["license"]) for entry in (own, cfg) if entry.get("license")}
+    if licenses:
+        own["license"] = " and ".join(sorted(licenses - {"apache-2.0"})) or "apache-2.0"
 
 
 def _parse_name(name: Any) -> tuple[str, str]:
@@ -249,6 +258,12 @@ def _hub_options(
     force_download: bool,
     timeout: float,
 ) -> HubOptions:
+    for name, value, kinds in (("revision", revision, (str,)), ("token", token, (str, bool))):
+        if value is not None and not isinstance(value, kinds):
+            raise TypeError(f"{name}={value!r} must be a string")
+    for name, flag in (("local_files_only", local_files_only), ("force_download", force_download)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name}={flag!r} must be True or False")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise ValueError(f"timeout={timeout!r} must be a positive number of seconds")
     folder = None if cache_dir is None else os.fspath(cache_dir)

@@ -152,7 +152,7 @@ def test_the_card(networks: dict[str, Any], card: Card) -> None:
 def test_untrained_networks_do_not_claim_them() -> None:
     model: Any = mfsf2.create_model("mfsf2_tiny_cls")
     of_weights = {"trained_on", "chosen_on", "label_names", "temperature", "sha256", "file", "metrics"}
-    assert not model.pretrained_cfg.keys() & of_weights and model.pretrained_cfg["license"] == "apache-2.0"
+    assert not model.pretrained_cfg.keys() & (of_weights | {"license"})
     through_timm: Any = timm.create_model("mfsf2_tiny_cls")
     assert not through_timm.pretrained_cfg.keys() & of_weights
 

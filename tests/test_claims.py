@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from micro import build
+from PIL import Image
 from torch import nn
 
 import mfsf2
@@ -110,6 +111,7 @@ def test_the_package_s_weights(tmp_path: Path) -> None:
         cfg = saved(tmp_path / task)
         assert cfg["label_names"] is None and not cfg.keys() & {"temperature", "metrics", "training", "tag"}
         assert cfg["license"] == "cc-by-nc-4.0" and len(cfg["trained_on"]) > 7000
+        assert cfg["base_model"] == f"mfsf2_tiny_{task}.ham10000"
 
 
 def test_what_the_user_sets_is_kept(folder: Path, tmp_path: Path) -> None:
@@ -126,6 +128,12 @@ def test_what_the_user_sets_is_kept(folder: Path, tmp_path: Path) -> None:
     unnamed.pretrained_cfg["temperature"] = 3.0
     mfsf2.save_pretrained(unnamed, tmp_path / "unnamed")
     assert saved(tmp_path / "unnamed")["temperature"] == 3.0
+    fewer: Any = mfsf2.create_model(f"local-dir:{folder}", num_classes=3)
+    train(fewer, "head.")
+    fewer.pretrained_cfg.update(label_names=list("pqr"), temperature=1.7, label_descriptions={"p": "P"})
+    mfsf2.save_pretrained(fewer, tmp_path / "fewer")
+    cfg = saved(tmp_path / "fewer")
+    assert (cfg["label_names"], cfg["temperature"], cfg["label_descriptions"]) == (list("pqr"), 1.7, {"p": "P"})
     scratch = build()
     scratch.pretrained_cfg.update(temperature=3.0, label_names=NAMES)
     train(scratch, "head.")
@@ -159,6 +167,10 @@ def test_other_inputs_are_other_weights(folder: Path, tmp_path: Path) -> None:
     mfsf2.save_pretrained(mfsf2.create_model(f"local-dir:{folder}", in_chans=1), tmp_path / "grey")
     cfg = saved(tmp_path / "grey")
     assert "temperature" not in cfg and cfg["label_names"] == NAMES and cfg["input_size"][0] == 1
+    assert cfg["mean"] == [0.449] and cfg["std"] == [0.226]
+    data = timm.data.resolve_data_config(model=mfsf2.create_model(f"local-dir:{tmp_path / 'grey'}"))
+    image = timm.data.create_transform(**data)(Image.new("L", (70, 60)))
+    assert image.shape == (1, 128, 128)
 
 
 def test_a_replaced_classifier(folder: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_names_and_metadata(program: ExportedProgram, features: Any, tmp_path: P
     assert outputs["features_0"][:2] == ["batch", 16]
     assert "stack_height" in outputs["features_0"][2]
     metadata = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
-    assert metadata == {**PREPROCESSING, "interpolation": "bicubic", "crop_pct": 0.9, "license": "apache-2.0"}
+    assert metadata == {**PREPROCESSING, "interpolation": "bicubic", "crop_pct": 0.9}
 
 
 def test_fixed_sizes(program: ExportedProgram, features: Any, tmp_path: Path) -> None:

@@ -124,10 +124,10 @@ def test_cards_that_were_written_by_hand(server: HubServer, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"license": None}, "license=None is not an identifier"),
-        ({"license": "Apache 2.0"}, "license='Apache 2.0' is not an identifier"),
+        ({"license": None}, "license=None is not a license identifier"),
+        ({"license": "Apache 2.0"}, "license='Apache 2.0' is not a license identifier"),
         ({"label_names": None}, "needs label_names=.*the names of the 2 classes"),
-        ({"label_names": ["a"]}, "label_names has 1 names, but the model has 2 classes"),
+        ({"label_names": ["a"]}, "label_names has 1 name, but the model has 2 classes"),
         ({"label_names": ["a", "a"]}, "label_names has 'a' twice"),
     ],
 )
@@ -180,3 +180,30 @@ def test_details() -> None:
     assert start.size is None and start.license == "apache-2.0" and "ImageNet-1k" in start.data and not start.metrics
     assert start.source == "timm/resnet50.a1_in1k and timm/pvt_v2_b2.in1k"
     assert not mfsf2.list_pretrained("nothing", details=True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("metrics", 0.9, "metrics=0.9 must be a mapping"),
+        ("training", "my data", "training='my data' must be a mapping"),
+        ("label_names", ["a", " "], "label_names has the empty name ' '"),
+        ("std", [0, 1, 1], "must be positive"),
+        ("temperature", float("nan"), "temperature=nan"),
+        ("note", {"x": [float("inf")]}, r"pretrained_cfg\.note\.x\[0\]=inf cannot be saved"),
+        ("note", object(), r"pretrained_cfg\.note=.* cannot be saved"),
+    ],
+)
+def test_metadata_that_is_none(entry: str, value: Any, message: str, tmp_path: Path) -> None:
+    model = build(num_classes=2)
+    model.pretrained_cfg[entry] = value
+    with pytest.raises((TypeError, ValueError), match=message):
+        mfsf2.save_pretrained(model, tmp_path / "net")
+    assert not (tmp_path / "net").exists()
+
+
+def test_metrics_by_name_alone(tmp_path: Path) -> None:
+    model = build(num_classes=2)
+    model.pretrained_cfg["metrics"] = {"accuracy": 0.9}
+    mfsf2.save_pretrained(model, tmp_path)
+    assert "|  | accuracy | 0.9 |" in (tmp_path / "README.md").read_text()

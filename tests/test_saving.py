@@ -19,7 +19,8 @@ from micro import build
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.layers import freeze_batch_norm_2d
-from torch import nn
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import mfsf2
@@ -250,6 +251,15 @@ def compiled_part(model: Any) -> Any:
     return model
 
 
+def other_training(model: Any) -> Any:
+    """What makes no difference in evaluation mode."""
+    model.head.drop.p = 0.7
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 0.01
+    return model
+
+
 WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "compiled": lambda model: torch.compile(model, backend="eager"),
     "compiled part": compiled_part,
@@ -257,6 +267,9 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "averaged": torch.optim.swa_utils.AveragedModel,
     "several": lambda model: nn.DataParallel(torch.compile(model, backend="eager")),
     "frozen norms": freeze_batch_norm_2d,
+    "synchronized norms": nn.SyncBatchNorm.convert_sync_batchnorm,
+    "timm's average": ModelEmaV3,
+    "settings of training": other_training,
 }
 
 
@@ -285,12 +298,38 @@ def weight_norm(model: Any) -> Any:
     return model
 
 
+def other_eps(model: Any) -> Any:
+    model.encoder.cnn.bn1.eps = 1e-2
+    return model
+
+
+class Doubled(mfsf2.MFSF2):
+    """Computes something else from the same weights."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(2 * x)
+
+
+def doubled(model: Any) -> Any:
+    model.__class__ = Doubled
+    return model
+
+
 UNLOADABLE: dict[str, Callable[[Any], Any]] = {
     "folded": fold_batch_norm,
     "other classifier": lambda model: replace_layer(model, "head.fc", nn.Linear(32, 9)),
     "sequential": lambda model: replace_layer(model, "head.fc", nn.Sequential(nn.Dropout(), nn.Linear(32, 3))),
     "other stem": lambda model: replace_layer(model, "encoder.cnn.conv1", nn.Conv2d(4, 8, 7, bias=False)),
     "no classifier": lambda model: replace_layer(model, "head.fc", nn.Identity()),
+    "other head": lambda model: replace_layer(model, "head", nn.Linear(64, 3)),
+    "other pool": lambda model: replace_layer(model, "head.global_pool", nn.AdaptiveAvgPool2d(1)),
+    "other activation": lambda model: replace_layer(model, "encoder.cnn.act1", nn.SiLU()),
+    "no max pool": lambda model: replace_layer(model, "encoder.cnn.maxpool", nn.Identity()),
+    "other stride": lambda model: replace_layer(
+        model, "encoder.cnn.conv1", nn.Conv2d(3, 8, 7, stride=1, padding=3, bias=False)
+    ),
+    "other eps": other_eps,
+    "other forward": doubled,
     "pruned": pruned,
     "weight norm": weight_norm,
     "quantized": lambda model: torch.ao.quantization.quantize_dynamic(model, {nn.Linear}),
@@ -309,3 +348,18 @@ def test_what_could_not_be_loaded_again(name: str, models: dict[str, Any], tmp_p
         mfsf2.save_pretrained(broken, tmp_path, NAMES["b"])
     assert "reset_classifier" in str(caught.value) and "state_dict()" in str(caught.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_wrappers_of_nothing_known(tmp_path: Path) -> None:
+    for model, name in ((nn.DataParallel(nn.Linear(2, 2)), "Linear"), (build(features_only=True), "FeatureModel")):
+        with pytest.raises(
+            TypeError, match=f"{name} is not a model of this library: save a model from mfsf2.create_mo"
+        ):
+            mfsf2.save_pretrained(model, tmp_path)
+
+
+def test_weights_that_are_not_finite_are_told(tmp_path: Path) -> None:
+    model = build()
+    model.head.fc.bias.data[0] = torch.nan
+    with pytest.warns(UserWarning, match=r"the MFSF2 that is saved has NaN or infinite values in: head\.fc\.bias$"):
+        mfsf2.save_pretrained(model, tmp_path)

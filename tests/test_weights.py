@@ -432,3 +432,28 @@ def test_saved_dtype_is_kept_in_the_file(tmp_path: Path) -> None:
     mfsf2.save_pretrained(build().half(), tmp_path)
     assert load_file(tmp_path / "model.safetensors")["head.fc.weight"].dtype == torch.float16
     assert next(mfsf2.create_model(f"local-dir:{tmp_path}").parameters()).dtype == torch.float32
+
+
+def test_files_that_are_something_else(folder: Path, model: Any, tmp_path: Path) -> None:
+    safe, pickled, pointer = tmp_path / "a.pth", tmp_path / "a.safetensors", tmp_path / "pointer.safetensors"
+    safe.write_bytes((folder / "model.safetensors").read_bytes())
+    torch.save(model.state_dict(), pickled)
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    for path, message in (
+        (safe, "is a safetensors file: rename it to .safetensors"),
+        (pickled, "is not a safetensors file, but one of torch.save: rename it to .pth"),
+        (pointer, "is a pointer of Git LFS in place of the file: run git lfs pull"),
+    ):
+        with pytest.raises(ValueError, match=rf"{path} {message}"):
+            mfsf2.load_checkpoint(model, path)
+    with pytest.raises(FileNotFoundError, match=r"is a file: pass its folder, or use checkpoint_path"):
+        mfsf2.create_model(f"local-dir:{folder / 'model.safetensors'}")
+    torch.save({"weights": model.state_dict(), "optimizer": {}}, tmp_path / "own.pth")
+    with pytest.raises(ValueError, match=r"choose one of its entries .*entry=\.\.\.\): 'weights', 'optimizer'"):
+        mfsf2.load_checkpoint(build(seed=3), tmp_path / "own.pth")
+    mfsf2.load_checkpoint(build(seed=3), tmp_path / "own.pth", entry="weights")
+    save_file(timm.create_model("micro_resnet").state_dict(), tmp_path / "resnet.safetensors")
+    with pytest.raises(
+        ValueError, match=r"(?s)\.\.\. and \d+ more.*\nThe checkpoint is not of a model of this library"
+    ):
+        mfsf2.load_checkpoint(build(), tmp_path / "resnet.safetensors")

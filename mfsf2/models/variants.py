@@ -116,7 +116,6 @@ _INPUT_CFG: dict[str, Any] = dict(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     first_conv=("encoder.cnn.conv1", "encoder.transformer.patch_embed.proj"),
-    license="apache-2.0",
 )
 
 _CLASS_ARGS = ("num_classes", "drop_rate", "global_pool", "head_hidden_size")

@@ -49,10 +49,12 @@ def keep_own(state: dict[str, Tensor], target: dict[str, Tensor], source: str) -
         theirs = {key: value for key, value in state.items() if key.startswith(f"{part}.")}
         if own.keys() == theirs.keys() and all(own[key].shape == theirs[key].shape for key in own):
             continue
-        if theirs:
-            _logger.warning("%s: not loaded, because the model has another part %s.*", source, part)
-        if own:
-            _logger.warning("%s: left as it was, because the checkpoint does not have it: %s.*", source, part)
+        if theirs and own:
+            _logger.warning("%s: %s.* has other names or shapes there, left unchanged", source, part)
+        elif own:
+            _logger.warning("%s: %s.* is not in the checkpoint, left unchanged", source, part)
+        else:
+            _logger.warning("%s: %s.* is not part of the model, not loaded", source, part)
         for key in theirs:
             del state[key]
         state.update(own)

@@ -35,7 +35,7 @@ def model_card(model: Any, config: Mapping[str, Any], title: str, source: str) -
         _preparation(cfg),
         _training(cfg),
         _metrics(cfg),
-        f"## License\n\n`{cfg.get('license', 'unknown')}`",
+        f"## License\n\n`{cfg['license']}`" if cfg.get("license") else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -45,11 +45,13 @@ def _front_matter(model: Any, config: Mapping[str, Any]) -> str:
 
     tasks = {"head": "image-classification", "mask_head": "image-segmentation"}
     tags = [task for name, task in tasks.items() if getattr(model, name) is not None]
-    license_id = str(config["pretrained_cfg"].get("license", "other"))
+    if not model.num_classes:
+        tags = ["image-feature-extraction"]
+    license_id = config["pretrained_cfg"].get("license")
     # The Hub has no identifier for two licenses at once.
-    known: dict[str, Any] = (
-        {"license": license_id} if " " not in license_id else {"license": "other", "license_name": license_id}
-    )
+    known: dict[str, Any] = {"license": license_id} if license_id else {}
+    if license_id and " " in license_id:
+        known = {"license": "other", "license_name": license_id}
     data = ModelCardData(
         **known,
         library_name="mfsf2",
@@ -75,6 +77,7 @@ def _what(model: Any, config: Mapping[str, Any]) -> str:
 
 
 def _usage(model: Any, config: Mapping[str, Any], source: str) -> str:
+    inputs = "image, stack" if hasattr(model, "stem") else "image"
     lines = ["import mfsf2", "", f'model = mfsf2.create_model("{source}").eval()']
     if config["architecture"].endswith("cls") and not hasattr(model, "stem"):
         lines += [
@@ -85,7 +88,9 @@ def _usage(model: Any, config: Mapping[str, Any], source: str) -> str:
             "",
             f'model = timm.create_model("{source}", pretrained=True).eval()',
         ]
-    return "\n".join(["## Use", "", "```python", *lines, "```"])
+    output = "logits, masks" if model.head is not None and model.mask_head is not None else "output"
+    note = f"`{output} = model({inputs})`, of images in RGB, prepared as below."
+    return "\n".join(["## Use", "", "```python", *lines, "```", "", note])
 
 
 def _classes(config: Mapping[str, Any]) -> str:
@@ -93,21 +98,26 @@ def _classes(config: Mapping[str, Any]) -> str:
     if not names:
         return ""
     descriptions = config["pretrained_cfg"].get("label_descriptions") or {}
-    rows = [[str(index), name, descriptions.get(name, "")] for index, name in enumerate(names)]
+    header = ["index", "name", *(["description"] if descriptions else [])]
+    rows = [[str(index), name, descriptions.get(name, "")][: len(header)] for index, name in enumerate(names)]
     temperature = config["pretrained_cfg"].get("temperature")
     note = f"\n\nDivide the logits by {temperature} (temperature scaling) before the softmax." if temperature else ""
-    return "## Classes\n\n" + _table(["index", "name", "description"], rows) + note
+    return "## Classes\n\n" + _table(header, rows) + note
 
 
 def _preparation(cfg: Mapping[str, Any]) -> str:
     keys = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
     rows = [[key, _text(cfg[key])] for key in keys if cfg.get(key) is not None]
+    if not rows:
+        return ""
     intro = "`timm.data.resolve_data_config(model=model)` and `timm.data.create_transform` prepare images this way.\n\n"
     return "## Input\n\n" + intro + _table(["entry", "value"], rows)
 
 
 def _training(cfg: Mapping[str, Any]) -> str:
     facts = {**(cfg.get("training") or {})}
+    if cfg.get("base_model"):
+        facts["started from"] = cfg["base_model"]
     for key, name in (("trained_on", "images trained on"), ("chosen_on", "images selected on")):
         if cfg.get(key):
             facts[name] = len(cfg[key])
@@ -117,7 +127,10 @@ def _training(cfg: Mapping[str, Any]) -> str:
 
 def _metrics(cfg: Mapping[str, Any]) -> str:
     metrics = cfg.get("metrics") or {}
-    rows = [[task, name, _text(value)] for task, values in metrics.items() for name, value in values.items()]
+    rows = []
+    for task, values in metrics.items():
+        by_name = values if isinstance(values, Mapping) else {task: values}
+        rows += [[task if by_name is values else "", str(name), _text(value)] for name, value in by_name.items()]
     return "## Metrics\n\n" + _table(["task", "metric", "value"], rows) if rows else ""
 
 

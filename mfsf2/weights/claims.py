@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .bundled import is_bundled
 from .metadata import NAME_KEYS
 
 __all__ = ["Origin", "remember_origin", "without_stale_claims"]
@@ -25,11 +26,13 @@ class Origin:
 
     Attributes:
         path: their file.
+        name: what others can load them by; None for a folder.
         cfg: the claims and names in the pretrained configuration.
         classifier: the tensors of the classifier, by key of the model's state dict.
     """
 
     path: Path
+    name: str | None
     cfg: Mapping[str, Any]
     classifier: Mapping[str, Tensor]
 
@@ -38,9 +41,12 @@ def remember_origin(model: Any, path: Path) -> None:
     """Note what a model's pretrained configuration says of the weights that have just been loaded."""
     cfg = {key: model.pretrained_cfg[key] for key in (*_CLAIMS, *NAME_KEYS) if key in model.pretrained_cfg}
     # Without claims there is nothing to compare with later.
-    if cfg:
+    is_tag = is_bundled(path) and bool(model.pretrained_cfg.get("tag"))
+    name = f"{model.pretrained_cfg['architecture']}.{model.pretrained_cfg['tag']}" if is_tag else None
+    if cfg or name:
         state = model.state_dict()
-        model.origin = Origin(path, cfg, {key: state[key].detach().cpu().clone() for key in _classifier_keys(model)})
+        classifier = {key: state[key].detach().cpu().clone() for key in _classifier_keys(model)}
+        model.origin = Origin(path, name, cfg, classifier)
 
 
 def without_stale_claims(model: Any, state: Mapping[str, Any], has_names: bool) -> dict[str, Any]:
@@ -54,7 +60,8 @@ def without_stale_claims(model: Any, state: Mapping[str, Any], has_names: bool) 
     if origin is None:
         return cfg
     inherited = {key for key, value in origin.cfg.items() if _same(cfg.get(key), value)}
-    if not all(key in state and _equal(state[key], value) for key, value in origin.classifier.items()):
+    has_classifier = all(key in state and _equal(state[key], value) for key, value in origin.classifier.items())
+    if not has_classifier:
         if "label_names" in inherited and not has_names:
             warnings.warn(
                 f"label_names={list(cfg['label_names'])} belong to the classifier that was loaded, which has changed "
@@ -63,11 +70,12 @@ def without_stale_claims(model: Any, state: Mapping[str, Any], has_names: bool) 
                 stacklevel=6,
             )
         stale = inherited
-    elif any(key in _CLAIMS for key in inherited) and not _is_unchanged(state, origin.path):
+    elif (origin.name or any(key in _CLAIMS for key in inherited)) and not _is_unchanged(state, origin.path):
         stale = inherited.difference(NAME_KEYS)
     else:
-        stale = set()
-    return {key: value for key, value in cfg.items() if key not in stale}
+        return cfg
+    started_from = {"base_model": origin.name} if origin.name else {}
+    return {**{key: value for key, value in cfg.items() if key not in stale}, **started_from}
 
 
 def _classifier_keys(model: Any) -> Iterable[str]:

@@ -2,12 +2,19 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["convert_authors_keys", "convert_keys", "has_authors_keys", "strip_prefix", "strip_wrappers"]
+__all__ = [
+    "convert_authors_keys",
+    "convert_keys",
+    "has_authors_keys",
+    "strip_prefix",
+    "strip_wrapper",
+    "strip_wrappers",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ _RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 # 1x1 convolutions that are linear layers here.
 _LINEAR = re.compile(r"\.(fc1|fc2|psa\.fc)\.weight$")
 
-_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_checkpoint_wrapped_module)\.")
+_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_checkpoint_wrapped_module)(\.|$)")
 
 # Every model has these keys, of this library or of the authors' code; what stands before them is a wrapper's.
 _LANDMARK = re.compile(r"^(|.*?\.)(?:encoder\.fusion\.stages\.\d|fusion_stages\.\d)")
@@ -89,10 +96,17 @@ def convert_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def strip_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Remove what ``torch.compile`` and checkpointing put into the names, of a whole model or of parts of it."""
-    return {_WRAPPERS.sub("", key): value for key, value in state.items()}
+    return {strip_wrapper(key): value for key, value in state.items()}
 
 
-def strip_prefix(state: dict[str, Tensor], source: str, entry: str | None = None) -> dict[str, Tensor]:
+def strip_wrapper(key: str) -> str:
+    """Remove what ``torch.compile`` and checkpointing put into a name."""
+    return _WRAPPERS.sub("", key)
+
+
+def strip_prefix(
+    state: dict[str, Tensor], source: str, entry: str | None = None, entries: Sequence[str] = ()
+) -> dict[str, Tensor]:
     """Take the model out of a larger one: ``module.``, ``model.``, ``net.``, or any other names before its own.
 
     Of several models with different prefixes, the averaged one (EMA) is taken, as in timm, or that of ``entry``. What
@@ -102,6 +116,7 @@ def strip_prefix(state: dict[str, Tensor], source: str, entry: str | None = None
         state: tensors by name; not changed.
         source: its name in messages.
         entry: the prefix of one of several models.
+        entries: further names that ``entry`` could have had, for the error.
 
     Raises:
         ValueError: no such prefix, or several models and none of them an average.
@@ -111,8 +126,8 @@ def strip_prefix(state: dict[str, Tensor], source: str, entry: str | None = None
     averaged = [prefix for prefix in prefixes if "ema" in re.split(r"[._]", prefix)]
     if entry is not None:
         if entry not in names:
-            found = ", ".join(map(repr, filter(None, names))) or "none"
-            raise ValueError(f"{source} has no entry {entry!r} with a model; prefixes of models in it: {found}")
+            found = ", ".join(map(repr, [*entries, *filter(None, names)])) or "none"
+            raise ValueError(f"{source} has no entry {entry!r} with a model: it has {found}")
         prefix = prefixes[names.index(entry)]
     elif len(prefixes) > 1 and len(averaged) != 1:
         raise ValueError(f"{source} has several models, {', '.join(map(repr, names))}: choose one with entry=...")

@@ -57,7 +57,7 @@ def check_sha256(path: Path, expected: str, source: str) -> None:
     if found != expected:
         raise ValueError(
             f"{path} is damaged, or is not the file that {source} describes: its SHA-256 is {found}, expected "
-            f"{expected}; copy or download it again"
+            f"{expected}; copy or download it again, or remove sha256 there if you have changed the file yourself"
         )
 
 

@@ -39,7 +39,7 @@ def load_checkpoint(
         FileNotFoundError: no such file.
         TypeError: a model of another library, or one with ``features_only``.
         ValueError: a damaged file, tensors that would be cast from integers, or keys that do not fit, all of which are
-            listed. The model keeps its weights.
+            listed (20 of each kind). The model keeps its weights.
 
     Warns:
         UserWarning: NaN or infinite weights, by key.
@@ -84,6 +84,8 @@ def load_weights(
             raise ValueError(
                 f"{error}\nThe encoder fits: load_checkpoint or load_pretrained with strict='encoder' starts from it"
             ) from None
+        if not any(key.startswith("encoder.fusion.") for key in state):
+            raise ValueError(f"{error}\nThe checkpoint is not of a model of this library") from None
         raise
     check_values(state, source)
     model.load_state_dict(state, strict=True)

@@ -49,6 +49,9 @@ def check_metadata(cfg: Mapping[str, Any], num_classes: int, in_chans: int) -> N
     for key in ("crop_mode", "interpolation", "license", "description"):
         if key in cfg and not isinstance(cfg[key], str):
             raise TypeError(f"{key}={cfg[key]!r} must be a string")
+    for key in ("metrics", "training"):
+        if key in cfg and not isinstance(cfg[key], Mapping):
+            raise TypeError(f"{key}={cfg[key]!r} must be a mapping from name to value")
     for key in ("trained_on", "chosen_on"):
         if key in cfg:
             _check_strings(cfg[key], key)
@@ -59,11 +62,14 @@ def check_label_names(label_names: Any, num_classes: int) -> None:
     _check_strings(label_names, "label_names", " in the order of the classes")
     seen: set[str] = set()
     for name in label_names:
+        if not name.strip():
+            raise ValueError(f"label_names has the empty name {name!r}: every class needs a name")
         if name in seen:
             raise ValueError(f"label_names has {name!r} twice: every class needs its own name")
         seen.add(name)
     if len(label_names) != num_classes:
-        raise ValueError(f"label_names has {len(label_names)} names, but the model has {num_classes} classes")
+        names = "1 name" if len(label_names) == 1 else f"{len(label_names)} names"
+        raise ValueError(f"label_names has {names}, but the model has {num_classes} classes")
 
 
 def _check_strings(values: Any, key: str, note: str = "") -> None:
@@ -81,7 +87,7 @@ def _check_descriptions(descriptions: Any) -> None:
 
 
 def _check_statistics(values: Any, key: str, in_chans: int) -> None:
-    """Mean or std: one for all channels, one each, or those of the RGB images before ``in_chans`` was changed."""
+    """Mean or std: one for all channels, one each, or those of RGB images, as other channels had in version 0.1."""
     if not isinstance(values, Sequence) or not all(_is_number(value) for value in values):
         raise ValueError(f"{key}={values!r} must be a list of finite numbers")
     if len(values) not in (1, 3, in_chans):

@@ -32,9 +32,9 @@ def push_to_hub(
 ) -> str:
     """Publish a model on the Hugging Face Hub: what :func:`save_pretrained` writes, in one commit.
 
-    The repository is created if it does not exist. Its ``README.md`` is only replaced if it was generated and not
-    changed since. ``create_model(f"hf-hub:{repo_id}")`` loads the model; models named ``*_cls`` for one image also load
-    through ``timm.create_model`` after ``import mfsf2.timm_models``.
+    The repository is created if it does not exist. An existing ``README.md`` is only replaced if it has the line that
+    marks a generated one. ``create_model(f"hf-hub:{repo_id}")`` loads the model; models named ``*_cls`` for one image
+    also load through ``timm.create_model`` after ``import mfsf2.timm_models``.
 
     Args:
         model: as for :func:`save_pretrained`.
@@ -60,11 +60,13 @@ def push_to_hub(
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
 
+    if not isinstance(repo_id, str) or repo_id.count("/") != 1:
+        raise ValueError(f"repo_id={repo_id!r} is not the name of a repository: use OWNER/NAME")
     validate_repo_id(repo_id)
     model = unwrap(model)
     if not isinstance(license, str) or not _LICENSE.fullmatch(license):
         raise ValueError(
-            f"license={license!r} is not an identifier of the Hub's: use e.g. 'apache-2.0', 'cc-by-nc-4.0' or 'other'"
+            f"license={license!r} is not a license identifier of the Hub: use 'apache-2.0', 'cc-by-nc-4.0', 'other' ..."
         )
     _warn_of_license(model, license)
     cfg = {"license": license, **({} if description is None else {"description": description})}

@@ -55,14 +55,14 @@ def read_state_dict(path: str | os.PathLike[str], entry: str | None = None) -> d
         )
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    _check_kind(path)
     if path.suffix == ".safetensors":
-        state = read_safetensors(path).tensors
-    else:
-        content = _plain_dict(_load_torch(path))
-        if entry is not None and isinstance(content.get(entry), dict):
-            content, entry = content[entry], None
-        state = _tensors_of(content, path)
-    return strip_prefix(strip_wrappers(state), str(path), entry)
+        return strip_prefix(strip_wrappers(read_safetensors(path).tensors), str(path), entry)
+    content = _plain_dict(_load_torch(path))
+    if entry is not None and isinstance(content.get(entry), dict):
+        content, entry = content[entry], None
+    entries = tuple(key for key, value in content.items() if isinstance(key, str) and isinstance(value, dict))
+    return strip_prefix(strip_wrappers(_tensors_of(content, path, entry is None)), str(path), entry, entries)
 
 
 def read_safetensors(path: Path) -> WeightsFile:
@@ -80,6 +80,19 @@ def read_safetensors(path: Path) -> WeightsFile:
         raise ValueError(f"{path} is not a complete safetensors file ({error}): copy or download it again") from error
 
 
+def _check_kind(path: Path) -> None:
+    """Refuse a file that its name or its place tells to be something else than it is."""
+    with path.open("rb") as file:
+        start = file.read(48)
+    is_torch = start[:2] in (b"PK", b"\x80\x02")
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS in place of the file: run git lfs pull")
+    if path.suffix == ".safetensors" and is_torch:
+        raise ValueError(f"{path} is not a safetensors file, but one of torch.save: rename it to .pth")
+    if path.suffix != ".safetensors" and not is_torch and start[8:10] == b'{"':
+        raise ValueError(f"{path} is a safetensors file: rename it to .safetensors")
+
+
 def _load_torch(path: Path) -> Any:
     _check_archive(path)
     try:
@@ -92,7 +105,7 @@ def _load_torch(path: Path) -> Any:
         reason = f"it contains {code[1]}" if code else "it is damaged, or was not written by torch.save"
         raise ValueError(
             f"{path} cannot be read as a checkpoint of tensors: {reason}. If you trust the file, convert it to "
-            "safetensors"
+            "safetensors; a file of torch.save(model.state_dict(), ...) has tensors only"
         ) from None
 
 
@@ -110,14 +123,14 @@ def _check_archive(path: Path) -> None:
         raise ValueError(f"{path} cannot be read as a checkpoint of tensors: it is a compressed archive")
 
 
-def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
+def _tensors_of(content: Any, path: Path, log_choice: bool) -> dict[str, Tensor]:
     """The state dict inside a checkpoint."""
     for _ in range(_MAX_DEPTH):
         content = _plain_dict(content)
         there = [name for name in _ENTRIES if isinstance(content.get(name), dict)]
         if not there:
             break
-        if len(there) > 1:
+        if len(there) > 1 and log_choice:
             _logger.warning(
                 "%s: loaded the entry %r; it also has %s (choose with load_checkpoint(..., entry=...))",
                 path,
@@ -126,7 +139,11 @@ def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
             )
         content = content[there[0]]
     if not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} is not a state dict: expected tensors by name")
+        entries = [reprlib.repr(key) for key, value in content.items() if isinstance(value, dict)][:10]
+        hint = (
+            f"; choose one of its entries with load_checkpoint(..., entry=...): {', '.join(entries)}" if entries else ""
+        )
+        raise ValueError(f"{path} is not a state dict: expected tensors by name{hint}")
     for key in content:
         if not isinstance(key, str):
             raise ValueError(f"{path} is not a state dict: its key {reprlib.repr(key)} is not a string")

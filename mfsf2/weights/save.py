@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from ..models.mfsf2 import MFSF2
 from .card import CARD_NAME, may_write_card, model_card
-from .check import check_fit, check_tensors, optional_keys
+from .check import check_fit, check_modules, check_tensors, check_values, optional_keys
 from .claims import without_stale_claims
 from .config import CONFIG_NAME, METADATA_KEY, WEIGHTS_NAME, dump_config, parse_config
 from .convert import strip_wrappers
@@ -23,6 +23,12 @@ __all__ = ["save_pretrained", "unwrap", "write_folder"]
 # Entries about the source of the weights, which do not apply to the copy.
 _SOURCE_KEYS = ("url", "file", "sha256", "hf_hub_id", "hf_hub_filename", "source", "tag", "state_dict", "architecture")
 
+_ADVICE = (
+    "For another classifier use reset_classifier(num_classes); remove weight norms and pruning masks "
+    "(torch.nn.utils.parametrize.remove_parametrizations, prune.remove), merge adapters (merge_and_unload), and save "
+    "before folding or quantizing; or save state_dict() yourself"
+)
+
 
 def save_pretrained(
     model: nn.Module, directory: str | os.PathLike[str], label_names: Sequence[str] | None = None
@@ -30,13 +36,13 @@ def save_pretrained(
     """Write ``model.safetensors``, ``config.json`` (timm's form) and ``README.md`` (the model card) into a folder.
 
     All files are first written next to the old ones, which stay unchanged if anything fails. The new weights then take
-    their place at once, with a copy of their configuration inside, so whoever loads the folder, also in the middle of a
-    save or after a killed one, gets weights and a configuration that belong together. ``README.md`` is only replaced if
-    it was generated and not changed since.
+    their place at once, with a copy of their configuration inside, so a reader always gets weights and a configuration
+    that belong together, even during or after an interrupted save. An existing ``README.md`` is only replaced if it has
+    the line that marks a generated one.
 
-    What the model was given in ``torch.compile``, ``DataParallel``, ``DistributedDataParallel`` or ``AveragedModel`` is
-    unwrapped. If weights were trained after they were loaded, their temperature, metrics and description are not saved;
-    neither are the names of the classes if the classifier has changed, unless they are passed.
+    ``torch.compile`` and wrappers for parallel training and averaging are unwrapped. If weights were trained after they
+    were loaded, their temperature, metrics and description are not saved; neither are the names of the classes if the
+    classifier has changed, unless they are passed.
 
     Args:
         model: a model of this library, neither pruned nor with ``features_only``.
@@ -45,12 +51,12 @@ def save_pretrained(
 
     Raises:
         TypeError: a model of another library, or names that are not a list of strings.
-        ValueError: a model that could not be loaded again (pruned, folded, quantized, or with a replaced layer), a
-            wrong number of names, a duplicate name, or an entry of ``pretrained_cfg`` that is not valid. Nothing is
-            written.
+        ValueError: a model that would not be the same after loading (pruned, folded, quantized, or with a replaced
+            layer), a wrong number of names, a duplicate name, or an entry of ``pretrained_cfg`` that is not valid.
+            Nothing is written.
 
     Warns:
-        UserWarning: names of classes that are not saved, because the classifier has changed.
+        UserWarning: names of classes that are not saved, because the classifier has changed; NaN or infinite weights.
 
     Example:
         >>> import mfsf2, tempfile
@@ -102,22 +108,21 @@ def write_folder(
 
 
 def unwrap(model: nn.Module) -> Any:
-    """The model inside ``torch.compile`` and wrappers for parallel training and averaging.
+    """The model inside ``torch.compile`` and wrappers for parallel training and averaging (``module``).
 
     Raises:
         TypeError: not a model of this library.
     """
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
     found: Any = model
-    while True:
-        if isinstance(found, parallel):
-            found = found.module
-        elif isinstance(found, torch._dynamo.OptimizedModule):
-            found = found._orig_mod
-        else:
-            break
-    if not isinstance(getattr(found, "model_args", None), dict):
-        raise TypeError(f"{type(found).__name__} is not a model of this library: save a model from mfsf2.create_model")
+    while not isinstance(found, MFSF2):
+        # Of torch.compile; of DataParallel, DistributedDataParallel, AveragedModel, timm's ModelEmaV3.
+        inner = getattr(found, "_orig_mod", None) or getattr(found, "module", None)
+        if not isinstance(inner, nn.Module):
+            hint = " without features_only" if isinstance(getattr(found, "model", None), MFSF2) else ""
+            raise TypeError(
+                f"{type(found).__name__} is not a model of this library: save a model from mfsf2.create_model{hint}"
+            )
+        found = inner
     return found
 
 
@@ -127,13 +132,12 @@ def _config(
     """The configuration, in timm's form."""
     if model.is_pruned:
         raise ValueError("a pruned model cannot be rebuilt from a configuration: save its state_dict() instead")
-    num_classes = model.num_classes
+    num_classes, args = _arguments(model)
     if label_names is not None:
         check_label_names(label_names, num_classes)
     cfg = {**_current_cfg(model, state, label_names), **more}
-    names = label_names
-    if names is None and num_classes == cfg.get("num_classes"):
-        names = cfg.get("label_names")
+    carried = cfg.get("label_names")
+    names = carried if label_names is None else label_names
     config: dict[str, Any] = dict(
         architecture=cfg.get("architecture", model.architecture), save_id=uuid.uuid4().hex, num_classes=num_classes
     )
@@ -141,9 +145,8 @@ def _config(
     config.update({name: getattr(model, name) for name in ("num_features", "global_pool") if hasattr(model, name)})
     if names is not None:
         config["label_names"] = list(names)
-    config["model_args"] = model.model_args
+    config["model_args"] = args
     foreign = {*_SOURCE_KEYS, "label_names"}
-    carried = cfg.get("label_names")
     if carried and names is not None and list(names) != list(carried):
         # They describe the former classes.
         foreign |= {"label_descriptions", "temperature"}
@@ -153,6 +156,16 @@ def _config(
         source["input_size"] = (model.in_chans, *source["input_size"][1:])
     config["pretrained_cfg"] = source
     return config
+
+
+def _arguments(model: Any) -> tuple[int, dict[str, Any]]:
+    """The number of classes and the other arguments that rebuild a model."""
+    try:
+        return model.num_classes, model.model_args
+    except AttributeError as error:
+        raise ValueError(
+            f"{_headline(model)}: a part was replaced by one without its arguments: {error}\n{_ADVICE}"
+        ) from error
 
 
 def _current_cfg(model: Any, state: dict[str, Tensor], label_names: Sequence[str] | None) -> dict[str, Any]:
@@ -172,16 +185,18 @@ def _check_loadable(model: Any, state: dict[str, Any], text: str) -> None:
         ValueError: a configuration that would be refused; or lists what differs.
     """
     config = parse_config(text, CONFIG_NAME)
-    target = config.variant.build({**config.args, "device": "meta"}).state_dict()
-    headline = f"{type(model).__name__} could not be loaded again, so nothing is saved"
+    twin = config.variant.build({**config.args, "device": "meta"})
+    target, headline = twin.state_dict(), _headline(model)
     optional = optional_keys(target, state)
     try:
         check_tensors(state, target, headline)
         expected = {key: value for key, value in target.items() if key not in optional}
         check_fit(state, expected, headline, ("model", "configuration"))
+        check_modules(model, twin, headline)
     except ValueError as error:
-        raise ValueError(
-            f"{error}\nFor another classifier use reset_classifier(num_classes); remove weight norms and pruning masks "
-            "(torch.nn.utils.parametrize.remove_parametrizations, prune.remove), and save before folding or "
-            "quantizing; or save state_dict() yourself"
-        ) from error
+        raise ValueError(f"{error}\n{_ADVICE}") from error
+    check_values(state, f"the {type(model).__name__} that is saved")
+
+
+def _headline(model: nn.Module) -> str:
+    return f"{type(model).__name__} could not be loaded again, so nothing is saved"

@@ -73,7 +73,7 @@ def open_saved(scheme: str, location: str, options: HubOptions) -> SavedModel:
         OSError: the Hub cannot be reached.
     """
     if scheme == "local-dir":
-        return _open_folder(Path(location))
+        return _open_folder(Path(location).expanduser())
     file = find_file(location, CONFIG_NAME, options)
     path = file.fetch()
     commit = commit_of(path)
@@ -100,6 +100,10 @@ def _open_folder(folder: Path) -> SavedModel:
         if own is not None:
             _logger.warning("%s has no %s: its weights' own configuration is used", folder, CONFIG_NAME)
             return SavedModel(parse_config(own, str(weights)), lambda: weights)
+    if folder.is_file():
+        raise FileNotFoundError(f"{folder} is a file: pass its folder, or use checkpoint_path or load_checkpoint")
+    if not folder.exists():
+        raise FileNotFoundError(f"no such folder: {folder} is not a saved model: {', '.join(missing)} missing")
     if missing:
         raise FileNotFoundError(f"{folder} is not a saved model: {', '.join(missing)} missing")
     return SavedModel(parse_config(config.read_bytes(), str(config)), lambda: weights)

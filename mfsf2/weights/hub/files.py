@@ -120,6 +120,8 @@ def find_file(repo: str, filename: str, options: HubOptions) -> HubFile:
     from huggingface_hub.utils import validate_repo_id
 
     repo_id, _, in_name = repo.partition("@")
+    if repo_id.count("/") != 1 or ":" in repo_id:
+        raise ValueError(f"{repo!r} is not the name of a repository: use OWNER/NAME or OWNER/NAME@REVISION")
     validate_repo_id(repo_id)
     if in_name and options.revision not in (None, in_name):
         raise ValueError(f"{repo!r} and revision={options.revision!r} name two revisions: pass one of them")
@@ -156,8 +158,9 @@ def _offline_message(repo_id: str, filename: str, revision: str, options: HubOpt
     if options.force_download:
         why += " together with force_download=True"
     return (
-        f"{repo_id}@{revision}: {filename} is not in the cache {_cache_folder(options)}, and {why} forbids to download "
-        "it: create the model once with a connection, or copy that folder from a machine that has it, or pass "
+        f"{repo_id}@{revision}: {filename} is not in the cache {_cache_folder(options)}, and {why} forbids "
+        "downloading it: "
+        "create the model once with a connection, or copy that folder from a machine that has it, or pass "
         f"cache_dir=...; these weights come with the package: {', '.join(bundled_names())}"
     )
 
