@@ -51,7 +51,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ANSWERS: dict[str, tuple[Behaviour, type[OSError], str]] = {
-    "404": (status(404), ConnectionError, r"answered 404 Not Found with no type, which is not an answer of the Hub's"),
+    "404": (status(404), ConnectionError, r"answered 404 Not Found with no type, which is not a Hub response"),
     "403": (status(403), PermissionError, r"answered 403 Forbidden: you may need access to the repository, and token="),
     "401": (status(401), PermissionError, r"answered 401 Unauthorized"),
     "418": (status(418), ConnectionError, r"answered 418 I'm a Teapot"),

@@ -68,6 +68,7 @@ def load_weights(
     if any(value.is_meta for value in target.values()):
         raise ValueError(f"{source} cannot be loaded into a model on the meta device: use model.to_empty(device=...)")
     state = convert_keys(state)
+    is_ours = any(key.startswith("encoder.fusion.") for key in state)
     headline = f"{source} does not fit the model, which keeps its weights"
     check_tensors(state, target, headline)
     _check_classes(model, state, source, num_classes)
@@ -84,7 +85,7 @@ def load_weights(
             raise ValueError(
                 f"{error}\nThe encoder fits: load_checkpoint or load_pretrained with strict='encoder' starts from it"
             ) from None
-        if not any(key.startswith("encoder.fusion.") for key in state):
+        if not is_ours:
             raise ValueError(f"{error}\nThe checkpoint is not of a model of this library") from None
         raise
     check_values(state, source)

@@ -47,7 +47,7 @@ def answer_error(response: Any, what: str, url: str) -> OSError:
         return PermissionError(f"{what}: {url} answered {said}: you may need access to the repository, and token=...")
     kind = headers.get("Content-Type", "no type")
     return ConnectionError(
-        f"{what}: {url} answered {said} with {kind}, which is not an answer of the Hub's: check HF_ENDPOINT, proxies, "
+        f"{what}: {url} answered {said} with {kind}, which is not a Hub response: check HF_ENDPOINT, proxies, "
         "and whether the network wants you to log in"
     )
 
