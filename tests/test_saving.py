@@ -126,7 +126,10 @@ def test_kills_at_random_times(models: dict[str, Any], tmp_path: Path, child: An
             for which, model in models.items():
                 mfsf2.save_pretrained(model, tmp_path, NAMES[which])
 
-    for _ in range(12):
+    # More of them on a busy machine, where a save takes longer.
+    for number in range(60):
+        if number >= 12 and len(seen) == 2:
+            break
         process = child(save_forever)
         time.sleep(generator.uniform(0.1, 0.9))
         kill(process)
@@ -145,12 +148,12 @@ def test_two_savers_and_a_loader(models: dict[str, Any], tmp_path: Path, child: 
             mfsf2.save_pretrained(models[which], tmp_path, NAMES[which])
 
     savers = [child(lambda which=which: save_forever(which)) for which in "ab"]
-    end, seen = time.monotonic() + 4, []
-    while time.monotonic() < end:
-        seen.append(check_whole(tmp_path))
+    start, seen = time.monotonic(), set()
+    while time.monotonic() - start < (4 if len(seen) == 2 else 60):
+        seen.add(check_whole(tmp_path))
     for saver in savers:
         kill(saver)
-    assert set(seen) == {"a", "b"}
+    assert seen == {"a", "b"}
 
 
 def test_threads_save_into_one_folder(models: dict[str, Any], tmp_path: Path) -> None:
