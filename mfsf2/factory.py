@@ -89,7 +89,7 @@ def build_model(
     pretrained = pretrained or bool(given.get("pretrained_backbones"))
     if pretrained:
         # Mistyped arguments are reported before anything is downloaded.
-        variant.build({**kwargs, "pretrained_backbones": False, "device": "meta"})
+        variant.build_on_meta({**kwargs, "pretrained_backbones": False})
         if isinstance(given.get("pretrained_backbones", True), bool):
             kwargs["pretrained_backbones"] = fetch_backbones({**variant.args, **given}, options)
         kwargs["cache_dir"] = options.cache_dir
@@ -116,7 +116,7 @@ def build_saved(saved: SavedModel, out_indices: Indices = None, load: bool = Tru
     """
     config = saved.config
     if kwargs:
-        config.variant.build({**config.args, **kwargs, "device": "meta"})
+        config.variant.build_on_meta({**config.args, **kwargs})
     if not load:
         return _finish(config.variant.build({**config.args, **kwargs}), config.cfg, None, None, out_indices)
     weights = read_saved(saved)
@@ -163,14 +163,14 @@ def load_file(
         if sha256:
             check_sha256(path, sha256, "the pretrained configuration")
         state = read_state_dict(path)
-    load_weights(model, state, str(path), num_classes, strict)
+    load_weights(model, state, str(path), num_classes, strict, is_bundled(path))
 
 
 def _twin(config: Config) -> MFSF2:
     """The model that a configuration describes, without memory."""
     variant = config.variant
     try:
-        twin = variant.build({**config.args, "device": "meta"})
+        twin = variant.build_on_meta(config.args)
     except Exception as error:
         # The arguments may be of any type that JSON has.
         raise ValueError(f"{config.source}: model_args do not describe a model: {error}") from error

@@ -61,7 +61,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         has_file = bool(cfg.get("file") or cfg.get("hf_hub_id"))
         if pretrained and cfg.get("hf_hub_id"):
             # Mistyped arguments are reported before anything is downloaded.
-            find_variant(name).build({**kwargs, "device": "meta"})
+            find_variant(name).build_on_meta(kwargs)
         weights = weights_file(cfg, options) if pretrained and has_file else None
         return build_model(
             name,

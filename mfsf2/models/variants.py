@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
+from torch.overrides import TorchFunctionMode
+
 from ..layers.checks import check_integer
 from .encoder import MFSF2Encoder
 from .mfsf2 import MFSF2
@@ -98,6 +100,29 @@ class Variant:
     def build(self, given: Mapping[str, Any]) -> MFSF2:
         """The model, from arguments of :func:`create_model`."""
         return self.model_cls(**{**self.args, **self.class_args(given)})
+
+    def build_on_meta(self, given: Mapping[str, Any]) -> MFSF2:
+        """The same without memory, to check arguments and to compare names, shapes and layers."""
+        with _NoInit():
+            return self.build({**given, "device": "meta"})
+
+
+class _NoInit(TorchFunctionMode):
+    """Skips initialization on the meta device, which does nothing there but takes most of the time."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _INIT:
+            # torch.nn.init passes keywords, methods of tensors do not.
+            tensor = args[0] if args else kwargs.get("tensor")
+            if tensor is not None and tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
+
+
+_INIT = {"normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_"}
 
 
 _SIZES: dict[str, dict[str, Any]] = {

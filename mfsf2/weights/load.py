@@ -52,7 +52,12 @@ def load_checkpoint(
 
 
 def load_weights(
-    model: Any, state: dict[str, Tensor], source: str, num_classes: int | None = None, strict: Strict = True
+    model: Any,
+    state: dict[str, Tensor],
+    source: str,
+    num_classes: int | None = None,
+    strict: Strict = True,
+    is_known: bool = False,
 ) -> None:
     """Load a state dict as :func:`load_checkpoint` does.
 
@@ -62,6 +67,7 @@ def load_weights(
         source: its name in messages.
         num_classes: the number of classes that it must have; None if unknown.
         strict: as for :func:`load_checkpoint`.
+        is_known: the values are those of the package, and need not be looked through.
     """
     check_model(model)
     target = model.state_dict()
@@ -88,7 +94,8 @@ def load_weights(
         if not is_ours:
             raise ValueError(f"{error}\nThe checkpoint is not of a model of this library") from None
         raise
-    check_values(state, source)
+    if not is_known:
+        check_values(state, source)
     model.load_state_dict(state, strict=True)
 
 

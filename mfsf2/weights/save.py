@@ -185,7 +185,7 @@ def _check_loadable(model: Any, state: dict[str, Any], text: str) -> None:
         ValueError: a configuration that would be refused; or lists what differs.
     """
     config = parse_config(text, CONFIG_NAME)
-    twin = config.variant.build({**config.args, "device": "meta"})
+    twin = config.variant.build_on_meta(config.args)
     target, headline = twin.state_dict(), _headline(model)
     optional = optional_keys(target, state)
     try:
