@@ -1,7 +1,7 @@
 """Build models: the common part of this library's and timm's ``create_model``."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,11 @@ def build_model(
     model = variant.build(kwargs)
     if pretrained:
         _warn_untrained(variant, model)
-    load: Callable[[MFSF2], None] | None = None
+    _attach_cfg(model, cfg)
     if weights is not None:
-        load = lambda model: load_file(model, weights, weights_classes, cfg.get("sha256"))  # noqa: E731
-    return _finish(model, cfg, load, weights, out_indices)
+        load_file(model, weights, weights_classes, cfg.get("sha256"))
+        remember_origin(model, weights)
+    return _wrap_features(model, out_indices)
 
 
 def build_saved(saved: SavedModel, out_indices: Indices = None, load: bool = True, **kwargs: Any) -> nn.Module:
@@ -117,12 +118,15 @@ def build_saved(saved: SavedModel, out_indices: Indices = None, load: bool = Tru
     config = saved.config
     if kwargs:
         config.variant.build_on_meta({**config.args, **kwargs})
-    if not load:
-        return _finish(config.variant.build({**config.args, **kwargs}), config.cfg, None, None, out_indices)
-    weights = read_saved(saved)
-    config, state, path = weights.config, weights.tensors, weights.path
+    weights = read_saved(saved) if load else None
+    if weights is not None:
+        config = weights.config
     model = config.variant.build({**config.args, **kwargs})
-    return _finish(model, config.cfg, lambda model: load_weights(model, state, str(path)), path, out_indices)
+    _attach_cfg(model, config.cfg)
+    if weights is not None:
+        load_weights(model, weights.tensors, str(weights.path))
+        remember_origin(model, weights.path)
+    return _wrap_features(model, out_indices)
 
 
 def read_saved(saved: SavedModel) -> SavedWeights:
@@ -179,15 +183,10 @@ def _twin(config: Config) -> MFSF2:
     return twin
 
 
-def _finish(
-    model: MFSF2, cfg: dict[str, Any], load: Callable[[MFSF2], None] | None, path: Path | None, out_indices: Indices
-) -> nn.Module:
+def _attach_cfg(model: MFSF2, cfg: dict[str, Any]) -> None:
+    """Attach a configuration, as far as it is true of a model with these classes and channels."""
     cfg = cfg if model.num_classes == cfg["num_classes"] else without_labels(cfg)
     _set_cfg(model, with_channels({**cfg, "num_classes": model.num_classes}, model.in_chans))
-    if load is not None and path is not None:
-        load(model)
-        remember_origin(model, path)
-    return model if out_indices is None else _wrap_features(model, out_indices)
 
 
 def with_channels(cfg: dict[str, Any], in_chans: int) -> dict[str, Any]:
@@ -220,8 +219,13 @@ def _set_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:
     model.default_cfg = cfg  # type: ignore[assignment]
 
 
-def _wrap_features(model: MFSF2, out_indices: Sequence[int] | int) -> nn.Module:
-    """timm's wrapper around ``forward_intermediates``, which prunes everything that the maps do not need."""
+def _wrap_features(model: MFSF2, out_indices: Indices) -> nn.Module:
+    """timm's wrapper around ``forward_intermediates``, which prunes everything that the maps do not need.
+
+    Without ``out_indices``, the model itself.
+    """
+    if out_indices is None:
+        return model
     from .models.features import FeatureModel
 
     cfg = model.pretrained_cfg

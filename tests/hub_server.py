@@ -335,3 +335,8 @@ class HubServer:
             if not kept.exists():  # else another request may be reading it
                 kept.write_bytes(content)
         return self._hashes[key]
+
+
+def requests_of(server: HubServer) -> list[str]:
+    """What was asked for; newer clients also ask once for a list of tools."""
+    return [request for request in server.requests if "agent-harnesses" not in request]

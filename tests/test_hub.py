@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from hub_server import HubServer
+from hub_server import HubServer, requests_of
 from micro import build, sizes_of
 
 import mfsf2
@@ -97,11 +97,6 @@ def folder(hub_server: HubServer) -> Iterator[Path]:
     mfsf2.save_pretrained(build(num_classes=2), folder, ["a", "b"])
     yield folder
     shutil.rmtree(folder)
-
-
-def requests_of(server: HubServer) -> list[str]:
-    """What was asked for; newer clients also ask once for a list of tools."""
-    return [request for request in server.requests if "agent-harnesses" not in request]
 
 
 def labels_of(tmp_path: Path, name: str = f"hf-hub:{REPO}", **kwargs: Any) -> list[str]:

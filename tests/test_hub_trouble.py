@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 from hub_behaviours import cut, drip, hang, page, stall, status
-from hub_server import Behaviour, HubServer
+from hub_server import Behaviour, HubServer, requests_of
 from micro import build
 
 import mfsf2
@@ -28,11 +28,6 @@ def model(hub_server: HubServer) -> Iterator[Any]:
     mfsf2.save_pretrained(model, hub_server.root / REPO, NAMES)
     yield model
     shutil.rmtree(hub_server.root / REPO)
-
-
-def requests_of(server: HubServer) -> list[str]:
-    """What was asked for; newer clients also ask once for a list of tools."""
-    return [request for request in server.requests if "agent-harnesses" not in request]
 
 
 def create(cache: Path, **kwargs: Any) -> Any:

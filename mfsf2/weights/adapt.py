@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["adapt_head", "adapt_stems", "keep_own", "num_classes_of"]
+__all__ = ["adapt_head", "adapt_stems", "classifier_keys", "keep_own", "num_classes_of"]
 
 _logger = logging.getLogger(__name__)
 
@@ -62,8 +62,13 @@ def keep_own(state: dict[str, Tensor], target: dict[str, Tensor], source: str) -
 
 def num_classes_of(model: Any, state: dict[str, Tensor]) -> int:
     """Classes of the first head's weights in a state dict; 0 if there are none."""
+    return _rows(classifier_keys(model, state), state)
+
+
+def classifier_keys(model: Any, state: dict[str, Tensor]) -> list[str]:
+    """Keys of the first head's layers with one output per class."""
     first = next((name for name, head in model.heads.items() if head is not None), "")
-    return _rows(_class_keys(model, state, first), state)
+    return _class_keys(model, state, first)
 
 
 def adapt_stems(model: nn.Module, state: dict[str, Tensor], target: dict[str, Tensor], source: str) -> None:

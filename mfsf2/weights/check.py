@@ -21,7 +21,7 @@ _TRAINING_ONLY = ("Dropout", "Dropout2d", "DropPath")
 
 
 def optional_keys(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Keys that a checkpoint may lack, as torch allows: batch norms' counters."""
+    """Keys of batch norms' counters that a checkpoint lacks."""
     return [key for key in target if key.endswith(_COUNTER) and key not in state]
 
 
@@ -42,7 +42,7 @@ def check_tensors(state: Mapping[str, Any], target: Mapping[str, Tensor], headli
 
 
 def check_fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor], headline: str, sides: tuple[str, str]) -> None:
-    """Compare names and shapes.
+    """Compare names and shapes. Batch norms' counters may be missing, as torch allows.
 
     Args:
         state: the tensors.
@@ -54,7 +54,7 @@ def check_fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor], headlin
         ValueError: lists everything that does not fit.
     """
     groups = {
-        "missing": [key for key in target if key not in state],
+        "missing": [key for key in target if key not in state and not key.endswith(_COUNTER)],
         "unexpected": [key for key in state if key not in target],
         "wrong shape": [
             f"{key} ({sides[0]} {list(state[key].shape)}, {sides[1]} {list(target[key].shape)})"

@@ -1,7 +1,7 @@
 """What a pretrained configuration says of particular weights, and when that is no longer true."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .adapt import classifier_keys
 from .bundled import is_bundled
 from .metadata import NAME_KEYS
 
@@ -40,12 +41,12 @@ class Origin:
 def remember_origin(model: Any, path: Path) -> None:
     """Note what a model's pretrained configuration says of the weights that have just been loaded."""
     cfg = {key: model.pretrained_cfg[key] for key in (*_CLAIMS, *NAME_KEYS) if key in model.pretrained_cfg}
-    # Without claims there is nothing to compare with later.
     is_tag = is_bundled(path) and bool(model.pretrained_cfg.get("tag"))
     name = f"{model.pretrained_cfg['architecture']}.{model.pretrained_cfg['tag']}" if is_tag else None
+    # Without claims there is nothing to compare with later.
     if cfg or name:
         state = model.state_dict()
-        classifier = {key: state[key].detach().cpu().clone() for key in _classifier_keys(model)}
+        classifier = {key: state[key].detach().cpu().clone() for key in classifier_keys(model, state)}
         model.origin = Origin(path, name, cfg, classifier)
 
 
@@ -76,13 +77,6 @@ def without_stale_claims(model: Any, state: Mapping[str, Any], has_names: bool) 
         return cfg
     started_from = {"base_model": origin.name} if origin.name else {}
     return {**{key: value for key, value in cfg.items() if key not in stale}, **started_from}
-
-
-def _classifier_keys(model: Any) -> Iterable[str]:
-    name, head = next(((name, head) for name, head in model.heads.items() if head is not None), ("", None))
-    layers = () if head is None else head.classifier_names
-    prefixes = tuple(f"{name}.{layer}." for layer in layers)
-    return [key for key in model.state_dict() if key.startswith(prefixes)] if prefixes else []
 
 
 def _is_unchanged(state: Mapping[str, Any], path: Path) -> bool:

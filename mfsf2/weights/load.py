@@ -69,7 +69,6 @@ def load_weights(
         strict: as for :func:`load_checkpoint`.
         is_known: the values are those of the package, and need not be looked through.
     """
-    check_model(model)
     target = model.state_dict()
     if any(value.is_meta for value in target.values()):
         raise ValueError(f"{source} cannot be loaded into a model on the meta device: use model.to_empty(device=...)")
@@ -111,13 +110,7 @@ def check_shapes(twin: Any, state: dict[str, Tensor], source: str, num_classes: 
     target = twin.state_dict()
     state = {key: value for key, value in convert_keys(state).items() if key in target}
     _check_classes(twin, state, source, num_classes)
-    optional = optional_keys(target, state)
-    check_fit(
-        state,
-        {key: value for key, value in target.items() if key not in optional},
-        f"{source} does not fit its configuration",
-        ("weights", "configuration"),
-    )
+    check_fit(state, target, f"{source} does not fit its configuration", ("weights", "configuration"))
 
 
 def check_model(model: Any) -> None:

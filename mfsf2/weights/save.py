@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..models.mfsf2 import MFSF2
 from .card import CARD_NAME, may_write_card, model_card
-from .check import check_fit, check_modules, check_tensors, check_values, optional_keys
+from .check import check_fit, check_modules, check_tensors, check_values
 from .claims import without_stale_claims
 from .config import CONFIG_NAME, METADATA_KEY, WEIGHTS_NAME, dump_config, parse_config
 from .convert import strip_wrappers
@@ -187,11 +187,9 @@ def _check_loadable(model: Any, state: dict[str, Any], text: str) -> None:
     config = parse_config(text, CONFIG_NAME)
     twin = config.variant.build_on_meta(config.args)
     target, headline = twin.state_dict(), _headline(model)
-    optional = optional_keys(target, state)
     try:
         check_tensors(state, target, headline)
-        expected = {key: value for key, value in target.items() if key not in optional}
-        check_fit(state, expected, headline, ("model", "configuration"))
+        check_fit(state, target, headline, ("model", "configuration"))
         check_modules(model, twin, headline)
     except ValueError as error:
         raise ValueError(f"{error}\n{_ADVICE}") from error
