@@ -8,7 +8,10 @@ Jha et al., MultiMedia Modeling 2020, for research and education.
 
 from pathlib import Path
 
-from .records import DataError, Dataset, Record, match_files, require_files
+from .build import Row, make_samples
+from .errors import DataError
+from .index import FileIndex, require_files
+from .records import Dataset
 
 __all__ = ["read"]
 
@@ -21,9 +24,9 @@ def read(folder: str | Path) -> Dataset:
     """
     folder = Path(folder)
     require_files(folder, ["images", "masks"], "Kvasir-SEG as it is published")
-    images = {path.stem: path for path in sorted((folder / "images").glob("*.jpg"))}
+    images = FileIndex(folder, ["images"]).images
     if not images:
-        raise DataError(f"{folder / 'images'}: no *.jpg in it")
-    masks = match_files(folder / "masks", list(images), "{id}.jpg", "masks")
-    records = [Record(name, path, name, mask=masks[name]) for name, path in images.items()]
-    return Dataset("kvasir", {}, "image", "research and education", records)
+        raise DataError(f"{folder / 'images'}: no images in it")
+    masks = FileIndex(folder, ["masks"]).find_all([path.stem for path in images], "masks")
+    rows = [Row(path.stem, path, mask=mask) for path, mask in zip(images, masks)]
+    return Dataset("kvasir", make_samples(rows, (), str(folder)), license="research and education", has_public_ids=True)

@@ -9,7 +9,10 @@ Codella et al., 2019; Tschandl et al. 2018; CC BY-NC 4.0. Research only.
 
 from pathlib import Path
 
-from .records import DataError, Dataset, Record, match_files, require_files
+from .build import Row, make_samples
+from .errors import DataError
+from .index import FileIndex, require_files
+from .records import Dataset
 
 __all__ = ["IMAGE_FOLDER", "MASK_FOLDER", "read"]
 
@@ -25,9 +28,9 @@ def read(folder: str | Path) -> Dataset:
     """
     folder = Path(folder)
     require_files(folder, [IMAGE_FOLDER, MASK_FOLDER], "ISIC 2018 task 1 as it is published")
-    images = {path.stem: path for path in sorted((folder / IMAGE_FOLDER).glob("*.jpg"))}
+    images = FileIndex(folder, [IMAGE_FOLDER]).images
     if not images:
-        raise DataError(f"{folder / IMAGE_FOLDER}: no *.jpg in it")
-    masks = match_files(folder / MASK_FOLDER, list(images), "{id}_segmentation.png", "masks")
-    records = [Record(name, path, name, mask=masks[name]) for name, path in images.items()]
-    return Dataset("isic2018", {}, "image", "CC BY-NC 4.0", records)
+        raise DataError(f"{folder / IMAGE_FOLDER}: no images in it")
+    masks = FileIndex(folder, [MASK_FOLDER]).find_all([f"{path.stem}_segmentation" for path in images], "masks")
+    rows = [Row(path.stem, path, mask=mask) for path, mask in zip(images, masks)]
+    return Dataset("isic2018", make_samples(rows, (), str(folder)), license="CC BY-NC 4.0", has_public_ids=True)

@@ -7,8 +7,10 @@ from the surface down. Images of one patient stay together.
 
 from pathlib import Path
 
+from .build import Row, make_samples
+from .index import FileIndex, check_unique, require_files
 from .isic2019 import CLASSES
-from .records import DataError, Dataset, Record, check_unique, match_files, require_files
+from .records import Dataset
 from .tables import read_table
 
 __all__ = ["IMAGE_FOLDER", "NUM_SLICES", "STACK_FOLDER", "TABLE", "read"]
@@ -26,19 +28,16 @@ def read(folder: str | Path) -> Dataset:
         DataError: says what is missing or wrong.
     """
     folder = Path(folder)
-    require_files(folder, [TABLE, IMAGE_FOLDER, STACK_FOLDER], "P-SinkD (see examples/readers/psinkd.py)")
+    require_files(folder, [TABLE, IMAGE_FOLDER, STACK_FOLDER], "P-SinkD (see examples/datasets/psinkd.py)")
     rows = read_table(folder / TABLE, ["lesion_id", "patient_id", "label"])
     ids = [row["lesion_id"] for row in rows]
     check_unique(ids, folder / TABLE)
-    codes = list(CLASSES)
-    unknown = sorted({row["label"] for row in rows} - set(codes))
-    if unknown:
-        raise DataError(f"{folder / TABLE}: unknown labels {', '.join(unknown)}; known are {', '.join(codes)}")
-    images = match_files(folder / IMAGE_FOLDER, ids, "{id}.jpg", "images")
-    numbers = range(1, NUM_SLICES + 1)
-    slices = [match_files(folder / STACK_FOLDER, ids, f"{{id}}_{number}.png", "slices") for number in numbers]
-    records = [
-        Record(i, images[i], row["patient_id"] or i, codes.index(row["label"]), stack=tuple(s[i] for s in slices))
-        for i, row in zip(ids, rows)
+    images = FileIndex(folder, [IMAGE_FOLDER]).find_all(ids, "images")
+    index = FileIndex(folder, [STACK_FOLDER])
+    slices = [index.find_all([f"{name}_{number}" for name in ids], "slices") for number in range(1, NUM_SLICES + 1)]
+    listed = [
+        Row(name, image, row["label"], group=row["patient_id"], stack=stack)
+        for name, image, stack, row in zip(ids, images, zip(*slices), rows)
     ]
-    return Dataset("psinkd", CLASSES, "patient", "private", records)
+    samples = make_samples(listed, list(CLASSES), str(folder / TABLE))
+    return Dataset("psinkd", samples, CLASSES, group_kind="patient", license="private")

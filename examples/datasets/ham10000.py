@@ -9,7 +9,9 @@ Tschandl, Rosendahl and Kittler, Scientific Data 2018, CC BY-NC 4.0. Research on
 
 from pathlib import Path
 
-from .records import DataError, Dataset, Record, check_unique, match_files, require_files
+from .build import Row, make_samples
+from .index import FileIndex, check_unique, require_files
+from .records import Dataset
 from .tables import read_table
 
 __all__ = ["CLASSES", "IMAGE_FOLDERS", "MASK_FOLDER", "METADATA", "read"]
@@ -41,19 +43,13 @@ def read(folder: str | Path, masks: bool = False) -> Dataset:
     rows = read_table(table, ["lesion_id", "image_id", "dx"])
     ids = [row["image_id"] for row in rows]
     check_unique(ids, table)
-    labels = list(CLASSES)
-    unknown = sorted({row["dx"] for row in rows} - set(labels))
-    if unknown:
-        raise DataError(f"{table}: unknown labels {', '.join(unknown)}; known are {', '.join(labels)}")
-    files = {path.stem: path for name in IMAGE_FOLDERS for path in (folder / name).glob("*.jpg")}
-    missing = [identity for identity in ids if identity not in files]
-    if missing:
-        raise DataError(
-            f"{folder}: {len(missing)} of {len(ids)} images are missing from {' and '.join(IMAGE_FOLDERS)}, the first "
-            f"are {', '.join(missing[:3])}"
-        )
-    mask_files = match_files(folder / MASK_FOLDER, ids, "{id}_segmentation.png", "masks") if masks else {}
-    records = [
-        Record(i, files[i], row["lesion_id"], labels.index(row["dx"]), mask_files.get(i)) for i, row in zip(ids, rows)
+    images = FileIndex(folder, IMAGE_FOLDERS).find_all(ids, "images")
+    mask_files: list[Path | None] = [None] * len(ids)
+    if masks:
+        mask_files[:] = FileIndex(folder, [MASK_FOLDER]).find_all([f"{name}_segmentation" for name in ids], "masks")
+    listed = [
+        Row(name, image, row["dx"], group=row["lesion_id"], mask=mask)
+        for name, image, mask, row in zip(ids, images, mask_files, rows)
     ]
-    return Dataset("ham10000", CLASSES, "lesion", "CC BY-NC 4.0", records)
+    samples = make_samples(listed, list(CLASSES), str(table))
+    return Dataset("ham10000", samples, CLASSES, group_kind="lesion", license="CC BY-NC 4.0", has_public_ids=True)

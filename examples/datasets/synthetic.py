@@ -15,6 +15,9 @@ from . import ham10000, isic2018, isic2019, psinkd
 
 __all__ = ["WRITERS", "write_dataset"]
 
+OWN_CLASSES = ("brown", "violet", "pink")
+"""Of the generated layouts of one's own data."""
+
 HUES = np.array([[0.45, 0.28, 0.18], [0.30, 0.20, 0.35], [0.75, 0.35, 0.35], [0.55, 0.50, 0.30], [0.15, 0.12, 0.12]])
 
 
@@ -114,6 +117,39 @@ def _write_kvasir(folder: Path, lesions: int, rng: np.random.Generator) -> None:
         mask.save(masks / f"polyp{number:03d}.jpg", quality=92)
 
 
+def _write_folder(folder: Path, lesions: int, rng: np.random.Generator) -> None:
+    for label, name in enumerate(OWN_CLASSES):
+        (of_class,) = _folders(folder, [name])
+        for number in range(lesions):
+            # The patient's number comes first.
+            spot(rng, label)[0].save(of_class / f"p{label}{number // 2:03d}_{number:03d}.jpg", quality=92)
+
+
+def _write_table_of_own(folder: Path, lesions: int, rng: np.random.Generator) -> None:
+    images, masks, stacks = _folders(folder, ["images", "masks", "slices"])
+    rows: list[dict[str, object]] = []
+    for label, name in enumerate(OWN_CLASSES):
+        for number in range(lesions):
+            identity = f"{name}{number:03d}"
+            image, mask = spot(rng, label)
+            image.save(images / f"{identity}.png")
+            mask.save(masks / f"{identity}_mask.png")
+            for position, slice_ in enumerate(slices(rng, label)[:2]):
+                slice_.save(stacks / f"{identity}_{'ab'[position]}.png")
+            files = {"image": f"{identity}.png", "mask": f"{identity}_mask.png"}
+            depth = {f"stack_{letter}": f"{identity}_{letter}.png" for letter in "ab"}
+            rows.append({**files, "label": name, "group": f"p{label}{number // 2:03d}", **depth})
+    _write_table(folder / "labels.csv", rows)
+
+
+def _write_masks(folder: Path, lesions: int, rng: np.random.Generator) -> None:
+    images, masks = _folders(folder, ["images", "masks"])
+    for number in range(5 * lesions):
+        image, mask = spot(rng, number % 2)
+        image.save(images / f"{number:03d}.jpg", quality=92)
+        mask.save(masks / f"{number:03d}_mask.png")
+
+
 def _write_psinkd(folder: Path, lesions: int, rng: np.random.Generator) -> None:
     images, stacks = _folders(folder, [psinkd.IMAGE_FOLDER, psinkd.STACK_FOLDER])
     rows: list[dict[str, object]] = []
@@ -133,6 +169,9 @@ WRITERS: dict[str, Callable[[Path, int, np.random.Generator], None]] = {
     "isic2019": _write_isic2019,
     "kvasir": _write_kvasir,
     "psinkd": _write_psinkd,
+    "folder": _write_folder,
+    "table": _write_table_of_own,
+    "masks": _write_masks,
 }
 
 

@@ -10,7 +10,10 @@ Tschandl et al. 2018, Codella et al. 2018, Combalia et al. 2019, CC BY-NC 4.0. R
 
 from pathlib import Path
 
-from .records import DataError, Dataset, Record, check_unique, match_files, require_files
+from .build import Row, make_samples
+from .errors import DataError
+from .index import FileIndex, check_unique, require_files
+from .records import Dataset
 from .tables import one_hot_label, read_table
 
 __all__ = ["CLASSES", "IMAGE_FOLDER", "METADATA", "TRUTH", "read"]
@@ -46,12 +49,13 @@ def read(folder: str | Path) -> Dataset:
     unlisted = [identity for identity in ids if identity not in lesions]
     if unlisted:
         raise DataError(f"{folder / METADATA}: {len(unlisted)} images of {TRUTH} are not in it, first {unlisted[0]}")
-    files = match_files(folder / IMAGE_FOLDER, ids, "{id}.jpg", "images")
-    records = []
-    for row in truth:
+    images = FileIndex(folder, [IMAGE_FOLDER]).find_all(ids, "images")
+    rows = []
+    for row, image in zip(truth, images):
         identity = row["image"]
         label = one_hot_label(row, [*codes, "UNK"], f"{folder / TRUTH}, image {identity}")
         if label == len(codes):
             raise DataError(f"{folder / TRUTH}, image {identity}: class UNK, which no training image has")
-        records.append(Record(identity, files[identity], lesions[identity] or identity, label))
-    return Dataset("isic2019", CLASSES, "lesion", "CC BY-NC 4.0", records)
+        rows.append(Row(identity, image, codes[label], group=lesions[identity]))
+    samples = make_samples(rows, codes, str(folder / TRUTH))
+    return Dataset("isic2019", samples, CLASSES, group_kind="lesion", license="CC BY-NC 4.0", has_public_ids=True)

@@ -1,0 +1,73 @@
+"""Command lines of the scripts: typed options, short errors."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from datasets import DataError
+from jsonargparse import ArgumentParser, auto_cli
+
+__all__ = ["Parser", "as_dict", "exit_on_data_error", "parse_config", "run_function"]
+
+T = TypeVar("T")
+
+
+class Parser(ArgumentParser):  # type: ignore[misc]
+    """Says what is wrong with an option, not how all of them are used."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message.strip()}\n(--help lists the options)\n")
+        raise SystemExit(2)
+
+
+def parse_config(kind: type[T], argv: Sequence[str] | None, description: str) -> T:
+    """A dataclass from the command line and the YAML file that ``--config`` names.
+
+    Ends the script with a message where an option is unknown or a value is not allowed.
+    """
+    parser = Parser(description=description)
+    parser.add_argument("--config", action="config", help="YAML file; later arguments override it")
+    parser.add_class_arguments(kind, as_group=False)
+    namespace = parser.parse_args(argv)
+    try:
+        config = parser.instantiate(namespace)
+        return kind(**{field.name: config[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def run_function(function: Callable[..., T], argv: Sequence[str] | None) -> T:
+    """Call a function with the arguments that the command line gives it.
+
+    Ends the script with a message where an argument is unknown, a value is not allowed, or data cannot be used.
+    """
+    with exit_on_data_error():
+        args = None if argv is None else list(argv)
+        result: T = auto_cli(function, args=args, as_positional=False, parser_class=Parser)
+        return result
+
+
+@contextmanager
+def exit_on_data_error() -> Iterator[None]:
+    """End the script with a message, not a traceback, where data cannot be used or a file cannot be written."""
+    try:
+        yield
+    except (DataError, OSError) as error:
+        raise SystemExit(str(error)) from error
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain values, for YAML and JSON."""
+    plain: dict[str, Any] = _plain(asdict(config))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
