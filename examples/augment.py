@@ -46,7 +46,9 @@ def stored_size(size: int, augment: Augment | None) -> int:
     return size if augment is None or not augment.enabled else size * 5 // 4
 
 
-def augment_batch(batch: dict[str, Tensor], seeds: Sequence[int], augment: Augment | None, size: int) -> dict[str, Tensor]:
+def augment_batch(
+    batch: dict[str, Tensor], seeds: Sequence[int], augment: Augment | None, size: int
+) -> dict[str, Tensor]:
     """Images, masks and stacks of a batch as the model is to see them.
 
     Args:

@@ -4,13 +4,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from datasets import DataError
 from jsonargparse import ArgumentParser, auto_cli
 
-__all__ = ["Parser", "as_dict", "exit_on_data_error", "parse_config", "run_function"]
+__all__ = ["Parser", "as_dict", "check_ranges", "exit_on_data_error", "parse_config", "run_function"]
 
 T = TypeVar("T")
 
@@ -71,3 +72,23 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def check_ranges(config: Any, ranges: dict[str, str]) -> None:
+    """Check numbers against intervals: ``[`` and ``]`` include the bound, ``(`` and ``)`` do not.
+
+    Args:
+        config: nested dataclasses.
+        ranges: interval to names of fields, with dots and separated by spaces.
+
+    Raises:
+        ValueError: names the field, its value and the interval.
+    """
+    for interval, names in ranges.items():
+        low, high = map(float, interval[1:-1].split(","))
+        for name in names.split():
+            value = attrgetter(name)(config)
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                above = number > low or (interval[0] == "[" and number == low)
+                if not (above and (number < high or (interval[-1] == "]" and number == high))):
+                    raise ValueError(f"{name}={value} must be in {interval}")

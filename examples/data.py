@@ -117,7 +117,9 @@ def targets_of(samples: Sequence[Sample]) -> Tensor:
 
 def class_counts(samples: Sequence[Sample], num_classes: int) -> Tensor:
     """Images of each class."""
-    return torch.tensor([index for s in samples for index in s.classes], dtype=torch.long).bincount(minlength=num_classes)
+    return torch.tensor([index for s in samples for index in s.classes], dtype=torch.long).bincount(
+        minlength=num_classes
+    )
 
 
 def class_weights(counts: Tensor) -> Tensor:

@@ -1,148 +1,220 @@
-"""Measure a trained network on a data set.
+"""Measure a trained model on a data set.
 
-    python examples/evaluate.py --checkpoint runs/ham10000/best --data ham10000 --folder HAM10000 \
-        --split runs/ham10000/split.json --out runs/ham10000/test
+    python examples/evaluate.py --run runs/own
+    python examples/evaluate.py --checkpoint runs/own/best --data.name folder --data.folder OTHER --out runs/other
     accelerate launch examples/evaluate.py ...
 
-``--out`` receives ``results.json``, ``predictions.csv`` and, for classes, ``confusion.png`` and ``reliability.png``.
-The temperature is fitted on the validation part of the split. Images that the network was trained or chosen on, by
-their hashed names, are left out, and their number is printed. Intervals are 95 % bootstrap intervals over lesions (or
+``--run`` is the folder of a training: its test split is measured. Without it, give a checkpoint and the data. ``--out``
+receives ``results.json``, ``predictions.csv`` and, for classes, ``confusion`` and ``reliability`` as PNG and PDF. The
+temperature is fitted on the validation split; without a split file it is that of the model. Images that the model was
+trained or chosen on are left out, and their number is printed. Intervals are 95 % bootstrap intervals over lesions (or
 what the data set has as groups). Masks are measured on their own grid, beside one fixed mask for all images.
 """
 
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
-from engine.baseline import fixed_mask_dice
-from engine.checkpoint import check_folder
-from engine.data import class_counts
-from engine.figures import draw_confusion, draw_reliability
-from engine.inference import Prediction, predict_records
-from engine.losses import log_frequencies
-from engine.measures import (
+from cli import run_function
+from data import class_counts, targets_of
+from datasets import Data, DataError, Dataset, Sample, Splits, check_files, load_split, read_dataset, without_seen
+from files import OutputFolder
+from inference import Prediction, predict_samples
+from losses import log_class_prior
+from metrics import (
     bootstrap,
-    classification_measures,
-    confusion,
+    classification_metrics,
     fit_temperature,
     flatten,
-    reliability,
+    mean_dice,
 )
-from engine.network import load_network
-from jsonargparse import auto_cli
-from readers import DataError, Dataset, Record, check_files, load_split, read_dataset, without_overlap
+from models import class_names, is_multi_label, load_model, mask_format_of
+from report import FIGURES, FILES, write_report
 from torch import Tensor
 
 
 def evaluate(
-    checkpoint: str,
-    data: Literal["ham10000", "isic2018", "isic2019", "kvasir", "psinkd"],
-    folder: str,
-    out: str,
-    split: str | None = None,
-    part: Literal["train", "val", "test"] = "test",
-    rounds: int = 1000,
+    run: str | None = None,
+    checkpoint: str | None = None,
+    data: Data | None = None,
+    split_file: str | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    out: str | None = None,
+    n_bootstrap: int = 1000,
     input_size: int | None = None,
-    flips: bool = False,
-    frequencies: bool = False,
+    tta: bool = False,
+    class_prior: bool = False,
     device: Literal["auto", "cpu"] = "auto",
 ) -> dict[str, Any]:
-    """Measure a trained network. Research only.
+    """Measure a trained model. Research only.
 
     Args:
-        checkpoint: folder of the network, ``best`` of a run; or a name of a network with its pretrained tag.
+        run: folder of a training, which has the checkpoint, the data and the split; further arguments override it.
+        checkpoint: folder of the model, ``best`` of a run; or a name of a model with its pretrained tag.
         data: the data set.
-        folder: where it lies.
-        out: folder for the results.
-        split: the split of the run, ``split.json``; without one all images are measured.
-        part: which part of the split.
-        rounds: samples of the bootstrap.
-        input_size: height and width of the network's input; None for what it was trained at.
-        flips: measure means over each image and its three mirror images.
-        frequencies: add the logarithms of the classes' frequencies in the training part to the logits, for networks
-            that were trained to count all classes as equally frequent.
+        split_file: the split of a training, ``split.json``; without one all images are measured.
+        split: which split of it.
+        out: folder for the results; for a run, by default, the split's name in it.
+        n_bootstrap: samples of the bootstrap.
+        input_size: height and width of the model's input; None for what it was trained at.
+        tta: test-time augmentation: measure means over each image and its three mirror images.
+        class_prior: add the logarithms of the classes' frequencies in the training split to the logits, for models that
+            were trained to count all classes as equally frequent.
         device: ``auto`` takes an accelerator where there is one.
     """
+    from accelerate import Accelerator
+
+    if run is not None:
+        data, split_file = data or data_of(Path(run)), split_file or (f"{run}/split.json" if data is None else None)
+        checkpoint, out = checkpoint or f"{run}/best", out or f"{run}/{split}"
+    if checkpoint is None or data is None or out is None:
+        raise DataError("give --run, or --checkpoint, --data.name, --data.folder and --out")
+    if n_bootstrap < 1:
+        raise DataError(f"n_bootstrap={n_bootstrap} must be at least 1")
+    folder = OutputFolder(Path(out).expanduser())
+    folder.check([*FILES, *FIGURES])
+    accelerator = Accelerator(cpu=device == "cpu")
+    model = load_model(checkpoint)
+    set_input_size(model, input_size)
+    dataset = for_model(read_dataset(data, masks=model.mask_head is not None), model)
+    splits, notes = find_splits(dataset, split_file, split)
+    samples, left_out = left_over(model, dataset, splits, split)
+    prior = prior_of(model, splits, dataset) if class_prior else None
+    check_files(samples, dataset.mask_format)
+    for note in (*notes, left_out) if accelerator.is_main_process else ():
+        print(note)
+
+    def predict(chosen: list[Sample]) -> list[Prediction]:
+        found = predict_samples(model, chosen, accelerator, dataset.mask_format, tta=tta)
+        return found if prior is None else [shifted(prediction, prior) for prediction in found]
+
+    predictions = predict(samples)
+    temperature, source = float(model.pretrained_cfg.get("temperature", 1.0)), "model"
+    if len(predictions[0].logits) and split != "val" and splits.get("val"):
+        temperature, source = temperature_of(predict(splits["val"]), splits["val"]), "validation split"
+    if not accelerator.is_main_process:
+        return {}
+    results = measure(predictions, samples, dataset, temperature, n_bootstrap)
+    results |= {"checkpoint": checkpoint, "data": data.name, "split": split if split_file else "all"}
+    results |= {"tta": tta, "class_prior": class_prior, "input_size": model.pretrained_cfg["input_size"][1]}
+    if len(predictions[0].logits):
+        results["temperature_from"] = source
+    if len(predictions[0].dice) == 1 and splits.get("train"):
+        from baseline import fixed_mask_dice
+
+        results["fixed_mask_dice"] = fixed_mask_dice(splits["train"], samples, dataset.mask_format)
+    write_report(folder, results, predictions, samples, dataset)
+    return results
+
+
+def data_of(run: Path) -> Data:
+    """The data of a training.
+
+    Raises:
+        DataError: not the folder of a training.
+    """
+    import yaml
+    from datasets import TrainData
+
     try:
-        check_folder(Path(out))
-        accelerator = Accelerator(cpu=device == "cpu")
-        network = load_network(checkpoint)
-        set_input_size(network, input_size)
-        dataset = read_dataset(data, folder, masks=network.mask_head is not None)
-        parts = load_split(split, dataset) if split is not None else {str(part): dataset.records}
-        check_labels(network, dataset)
-        records = left_over(network, parts, part, accelerator.is_main_process)
-        shift = frequency_shift(network, parts, dataset) if frequencies else None
-        check_files(records)
-
-        def predict(chosen: list[Record]) -> list[Prediction]:
-            found = predict_records(network, chosen, accelerator, flips=flips)
-            return found if shift is None else [shifted(prediction, shift) for prediction in found]
-
-        predictions = predict(records)
-        temperature = 1.0
-        if predictions[0].logits and part != "val" and "val" in parts:
-            temperature = temperature_of(predict(parts["val"]), parts["val"])
-        if not accelerator.is_main_process:
-            return {}
-        results = measure(predictions, records, dataset.labels, temperature, rounds)
-        results |= {"checkpoint": checkpoint, "data": data, "part": part if split else "all", "flips": flips}
-        results["frequencies"] = frequencies
-        results["input_size"] = network.pretrained_cfg["input_size"][1]
-        if predictions[0].dice is not None and "train" in parts:
-            results["fixed_mask_dice"] = fixed_mask_dice(parts["train"], records)
-        write(Path(out), results, predictions, records, dataset.labels)
-        return results
-    except (DataError, OSError) as error:
-        raise SystemExit(str(error)) from error
+        content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        return TrainData(**content["data"])
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise DataError(f"run {run}: not the folder of a training ({type(error).__name__}: {error})") from error
 
 
-def set_input_size(network: Any, size: int | None) -> None:
-    """Have a network measured at another size than it was trained at."""
+def find_splits(dataset: Dataset, path: str | None, split: str) -> tuple[Splits, list[str]]:
+    """The splits of a file; of all images without one. Then notes for the log.
+
+    Raises:
+        DataError: a file of another data set, or a split without images.
+    """
+    if path is None:
+        return {split: dataset.samples}, list(dataset.notes)
+    splits, unlisted = load_split(path, dataset)
+    if not splits[split]:
+        raise DataError(f"{path}: no image in {split}")
+    return splits, [*dataset.notes, *([f"left out: {unlisted} images that {path} does not list"] if unlisted else [])]
+
+
+def set_input_size(model: Any, size: int | None) -> None:
+    """Have a model measured at another size than it was trained at.
+
+    Raises:
+        DataError: too small a size.
+    """
     if size is None:
         return
-    least = network.pretrained_cfg["min_input_size"][1]
+    least = model.pretrained_cfg["min_input_size"][1]
     if size < least:
         raise DataError(f"input_size={size} must be at least {least}")
-    network.pretrained_cfg["input_size"] = (3, size, size)
+    model.pretrained_cfg["input_size"] = (3, size, size)
 
 
-def check_labels(network: Any, dataset: Dataset) -> None:
-    """Check that the network's classes are the data set's."""
-    if network.head is None:
-        return
+def for_model(dataset: Dataset, model: Any) -> Dataset:
+    """The data set with the model's classes, in its order, and masks read as the model's.
+
+    A test set may lack classes, but not have others.
+
+    Raises:
+        DataError: classes that the model does not know, or a model without classes or without their names.
+    """
+    dataset = replace(dataset, mask_format=mask_format_of(model))
+    if model.head is None:
+        return dataset
+    if not model.num_classes:
+        raise DataError("this model has no classifier (num_classes=0)")
     if not dataset.labels:
-        raise DataError(f"{dataset.name} has no classes, which this network predicts: use ham10000, isic2019 or psinkd")
-    names = network.pretrained_cfg.get("label_names")
-    if names and list(names) != dataset.labels:
-        raise DataError(f"the network tells {names} apart, {dataset.name} has the classes {dataset.labels}")
+        raise DataError(f"{dataset.name} has no classes, which this model predicts: use data with labels")
+    if dataset.multi_label != is_multi_label(model):
+        kinds = ["exclusive classes", "several classes at once"]
+        of_model, of_data = kinds[is_multi_label(model)], kinds[dataset.multi_label]
+        raise DataError(f"the model predicts {of_model}, the data have {of_data}: {', '.join(dataset.labels)}")
+    names = class_names(model)
+    if not model.pretrained_cfg.get("label_names"):
+        if len(names) != len(dataset.labels):
+            raise DataError(f"the model has {len(names)} classes without names, {dataset.name} has {dataset.labels}")
+        names = dataset.labels
+    unknown = [name for name in dataset.labels if name not in names]
+    if unknown or (dataset.multi_label and len(names) != len(dataset.labels)):
+        raise DataError(f"the model tells {names} apart, {dataset.name} has the classes {dataset.labels}")
+    place = [dataset.labels.index(name) if name in dataset.labels else None for name in names]
+    samples = [renumbered(sample, place) for sample in dataset.samples]
+    return replace(dataset, samples=samples, classes={name: dataset.classes.get(name, "") for name in names})
 
 
-def left_over(network: Any, parts: dict[str, list[Record]], part: str, report: bool) -> list[Record]:
-    """The records of a part that the network was neither trained nor chosen on, unless it is that very part."""
-    cfg = network.pretrained_cfg
+def renumbered(sample: Sample, place: list[int | None]) -> Sample:
+    """A sample with other class indices: ``place`` is where each of the new classes was."""
+    if sample.labels:
+        return replace(sample, labels=tuple(sample.labels[old] for old in place if old is not None))
+    return replace(sample, label=place.index(sample.label))
+
+
+def left_over(model: Any, dataset: Dataset, splits: Splits, split: str) -> tuple[list[Sample], str]:
+    """The samples of a split that the model was neither trained nor chosen on, unless it is that very split; and a note.
+
+    Raises:
+        DataError: there is none.
+    """
     seen = [("train", "trained_on"), ("val", "chosen_on")]
-    left = without_overlap(parts[part], [name for own, key in seen if own != part for name in cfg.get(key, ())])
-    if report:
-        dropped = len(parts[part]) - len(left)
-        print(f"{dropped} of {len(parts[part])} images left out, as the network was trained or chosen on them")
+    hashes = [code for own, key in seen if own != split for code in model.pretrained_cfg.get(key, ())]
+    left = without_seen(dataset, splits[split], hashes)
     if not left:
-        raise DataError("no image is left to measure: the network was trained or chosen on all of them")
-    return left
+        raise DataError("no image is left to measure: the model was trained or chosen on all of them")
+    number = len(splits[split])
+    return left, f"{number - len(left)} of {number} images left out, as the model was trained or chosen on them"
 
 
-def frequency_shift(network: Any, parts: dict[str, list[Record]], dataset: Dataset) -> Tensor:
-    """What brings logits that count all classes as equally frequent to the training part's frequencies."""
-    if network.head is None:
-        raise DataError("frequencies: this network predicts no classes")
-    if "train" not in parts:
-        raise DataError("frequencies: they are those of the training part; give the --split")
-    return log_frequencies(class_counts(parts["train"], len(dataset.labels)))
+def prior_of(model: Any, splits: Splits, dataset: Dataset) -> Tensor:
+    """What brings logits that count all classes as equally frequent to the training split's frequencies."""
+    if model.head is None:
+        raise DataError("class_prior: this model predicts no classes")
+    if not splits.get("train"):
+        raise DataError("class_prior: it is that of the training split; give the --split_file")
+    counts = class_counts(splits["train"], len(dataset.labels))
+    return log_class_prior(counts, len(splits["train"]) if dataset.multi_label else None)
 
 
 def shifted(prediction: Prediction, shift: Tensor) -> Prediction:
@@ -150,112 +222,44 @@ def shifted(prediction: Prediction, shift: Tensor) -> Prediction:
     return replace(prediction, logits=(torch.tensor(prediction.logits) + shift).tolist())
 
 
-def temperature_of(predictions: list[Prediction], records: Sequence[Record]) -> float:
-    return fit_temperature(*logits_and_labels(predictions, records))
-
-
-def logits_and_labels(predictions: list[Prediction], records: Sequence[Record]) -> tuple[Tensor, Tensor]:
-    """Logits ``(N, classes)`` and class indices ``(N,)``."""
-    logits = torch.tensor([prediction.logits for prediction in predictions])
-    return logits, torch.tensor([record.label for record in records])
+def temperature_of(predictions: list[Prediction], samples: Sequence[Sample]) -> float:
+    return fit_temperature(torch.tensor([prediction.logits for prediction in predictions]), targets_of(samples))
 
 
 def measure(
-    predictions: list[Prediction], records: Sequence[Record], names: list[str], temperature: float, rounds: int
+    predictions: list[Prediction], samples: Sequence[Sample], dataset: Dataset, temperature: float, n_bootstrap: int
 ) -> dict[str, Any]:
-    """All measures with their intervals."""
-    groups = [record.group for record in records]
-    results: dict[str, Any] = {"images": len(records), "groups": len(set(groups)), "intervals": {}}
-    if predictions[0].logits:
-        logits, labels = logits_and_labels(predictions, records)
-        results |= classification_measures(logits, labels, names, temperature)
+    """All metrics with their intervals."""
+    groups = [sample.group for sample in samples]
+    results: dict[str, Any] = {"images": len(samples), "groups": len(set(groups)), "intervals": {}}
+    if len(predictions[0].logits):
+        logits, labels = torch.tensor([prediction.logits for prediction in predictions]), targets_of(samples)
+        results |= classification_metrics(logits, labels, dataset.labels, temperature)
         results["intervals"] |= bootstrap(
-            lambda at: flatten(classification_measures(logits[at], labels[at], names, temperature)), groups, rounds
+            lambda at: flatten(classification_metrics(logits[at], labels[at], dataset.labels, temperature)),
+            groups,
+            n_bootstrap,
         )
-    if predictions[0].dice is not None:
+    if len(predictions[0].dice):
         overlap = {name: torch.tensor([getattr(p, name) for p in predictions]) for name in ("dice", "iou")}
-        results |= {name: values.mean().item() for name, values in overlap.items()}
+        foregrounds = dataset.mask_format.foregrounds
 
-        def means(at: Tensor) -> dict[str, float]:
-            return {name: values[at].mean().item() for name, values in overlap.items()}
+        def of_masks(at: Tensor) -> dict[str, float]:
+            found = {name: mean_dice(values[at]) for name, values in overlap.items()}
+            for column, foreground in enumerate(foregrounds if len(foregrounds) > 1 else ()):
+                found |= {
+                    f"{foreground} {name}": values[at, column].nanmean().item() for name, values in overlap.items()
+                }
+            return found
 
-        results["intervals"] |= bootstrap(means, groups, rounds)
+        results |= of_masks(torch.arange(len(samples)))
+        results["intervals"] |= bootstrap(of_masks, groups, n_bootstrap)
     return results
-
-
-def write(
-    out: Path,
-    results: dict[str, Any],
-    predictions: list[Prediction],
-    records: Sequence[Record],
-    names: list[str],
-) -> None:
-    """All files, and a printed summary."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    write_predictions(out / "predictions.csv", predictions, records, names)
-    if predictions[0].logits:
-        draw_classes(out, predictions, records, names, results["temperature"])
-    print_results(results)
-
-
-def write_predictions(path: Path, predictions: list[Prediction], records: Sequence[Record], names: list[str]) -> None:
-    """One row per image: label and probabilities, Dice and IoU, where available."""
-    with_classes, with_masks = bool(predictions[0].logits), predictions[0].dice is not None
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", *(["label", *names] if with_classes else []), *(["dice", "iou"] if with_masks else [])])
-        for prediction, record in zip(predictions, records):
-            row: list[Any] = [prediction.id]
-            if with_classes:
-                probabilities = torch.tensor(prediction.logits).softmax(0).tolist()
-                row += [names[record.label or 0], *(f"{value:.6f}" for value in probabilities)]
-            if with_masks:
-                row += [f"{prediction.dice:.6f}", f"{prediction.iou:.6f}"]
-            writer.writerow(row)
-
-
-def draw_classes(
-    out: Path, predictions: list[Prediction], records: Sequence[Record], names: list[str], temperature: float
-) -> None:
-    """Confusion matrix, and confidence beside accuracy."""
-    logits, labels = logits_and_labels(predictions, records)
-    draw_confusion(confusion(logits, labels), names, out / "confusion.png")
-    curves = {"as it is": reliability(logits.softmax(1), labels)}
-    if temperature != 1:
-        curves[f"temperature {temperature:.2f}"] = reliability((logits / temperature).softmax(1), labels)
-    draw_reliability(curves, out / "reliability.png")
-
-
-def print_results(results: dict[str, Any]) -> None:
-    """Measures with their intervals, and the table of classes."""
-    intervals = results["intervals"]
-    values = {**results, **(flatten(results) if "per_class" in results else {})}
-    of_classes = results.get("per_class", {})
-    for name, (low, high) in intervals.items():
-        if name.split()[0] not in of_classes:
-            print(f"{name:<42} {values[name]:.4f}  ({low:.4f} to {high:.4f})")
-    if "fixed_mask_dice" in results:
-        print(f"{'fixed mask, Dice':<42} {results['fixed_mask_dice']:.4f}")
-    for name in ("ece", "classwise_ece", "log_loss"):
-        if name in results:
-            fitted = f"{results[f'{name}_with_temperature']:.4f} with temperature {results['temperature']:.4f}"
-            print(f"{name:<42} {results[name]:.4f}, {fitted}")
-    for name, row in of_classes.items():
-        cells = [f"{key} {_with_interval(row[key], intervals.get(f'{name} {key}'))}" for key in row if key != "images"]
-        print(f"{name:<8} {row['images']:>6} images  {'  '.join(cells)}")
-
-
-def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None or interval is None:
-        return "-"
-    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """The command line."""
-    results: dict[str, Any] = auto_cli(evaluate, args=None if argv is None else list(argv), as_positional=False)
-    return results
+    return run_function(evaluate, argv)
 
 
 if __name__ == "__main__":

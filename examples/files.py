@@ -1,8 +1,8 @@
 """Files that scripts write: whole or not at all, and never over a file that no script wrote.
 
-Each folder keeps a list of what scripts wrote into it, ``.mfsf2-written``: a line for each file, its content's hash and its
-name. A file may be replaced if it is on the list with the content that it has, so that neither masks that lay there before
-nor predictions that were corrected by hand are lost.
+Each folder keeps a list of what scripts wrote into it, ``.mfsf2-written``: a line for each file, its content's hash and
+its name. A file may be replaced if it is on the list with the content that it has, so that neither masks that lay there
+before nor predictions that were corrected by hand are lost.
 """
 
 import hashlib
@@ -15,11 +15,41 @@ from typing import Any
 
 from datasets import DataError
 
-__all__ = ["OutputFolder", "check_folder", "to_json"]
+__all__ = ["OutputFolder", "WrittenFiles", "check_folder", "to_json"]
 
 LIST = ".mfsf2-written"
 _ANY = "*" * 16
 """In the place of a hash: a file that its script goes on writing, as a log or a model."""
+
+
+class WrittenFiles:
+    """The files that scripts wrote and nobody changed since: ``path in written``."""
+
+    def __init__(self) -> None:
+        self._lists: dict[Path, dict[str, set[str]]] = {}
+
+    def __contains__(self, path: Path) -> bool:
+        hashes = self.listed(path)
+        return path.exists() and (_ANY in hashes or (bool(hashes) and path.is_file() and _hash(path) in hashes))
+
+    def listed(self, path: Path) -> set[str]:
+        """Hashes of the contents that scripts gave a file."""
+        folder = path.parent
+        if folder not in self._lists:
+            found: dict[str, set[str]] = {}
+            lines = (folder / LIST).read_text(encoding="utf-8").splitlines() if (folder / LIST).is_file() else []
+            for line in lines:
+                code, _, name = line.partition(" ")
+                found.setdefault(name, set()).add(code)
+            self._lists[folder] = found
+        return self._lists[folder].setdefault(path.name, set())
+
+    def add(self, path: Path, code: str) -> None:
+        """Note a file that is about to be written."""
+        self.listed(path).add(code)
+        # One short write at the end: processes that share a folder do not mix their lines.
+        with (path.parent / LIST).open("a", encoding="utf-8") as file:
+            file.write(f"{code} {path.name}\n")
 
 
 class OutputFolder:
@@ -28,13 +58,7 @@ class OutputFolder:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         check_folder(self.folder)
-        self._lists: dict[Path, dict[str, set[str]]] = {}
-
-    def is_own(self, name: str | Path) -> bool:
-        """Whether a file is there that a script wrote and nobody changed since."""
-        path = self.folder / name
-        hashes = self._listed(path.parent).get(path.name, set())
-        return path.exists() and (_ANY in hashes or (path.is_file() and _hash(path.read_bytes()) in hashes))
+        self.written = WrittenFiles()
 
     def check(self, names: Iterable[str | Path]) -> None:
         """Check, before anything slow, that none of these files would take the place of somebody's.
@@ -42,7 +66,8 @@ class OutputFolder:
         Raises:
             DataError: names the first few that would.
         """
-        foreign = [str(self.folder / name) for name in names if (self.folder / name).exists() and not self.is_own(name)]
+        paths = [self.folder / name for name in names]
+        foreign = [str(path) for path in paths if path.exists() and path not in self.written]
         if foreign:
             more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
             raise DataError(
@@ -73,8 +98,9 @@ class OutputFolder:
             if sync:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
-            # Before the move: a file that is there is then on the list, whenever the script is killed.
-            self._append(path, _hash(temporary.read_bytes()))
+            if _ANY not in self.written.listed(path):
+                # Before the move: a file that is there is then on the list, whenever the script is killed.
+                self.written.add(path, _hash(temporary))
             temporary.replace(path)
         except (OSError, RuntimeError) as error:
             # torch reports a file that it cannot write as a RuntimeError.
@@ -92,27 +118,10 @@ class OutputFolder:
         names = list(names)
         self.check(names)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            if not self.is_own(name):
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                self._append(self.folder / name, _ANY)
-
-    def _listed(self, folder: Path) -> dict[str, set[str]]:
-        """Hashes of what scripts wrote into a folder, by name."""
-        if folder not in self._lists:
-            found: dict[str, set[str]] = {}
-            path = folder / LIST
-            for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-                code, _, name = line.partition(" ")
-                found.setdefault(name, set()).add(code)
-            self._lists[folder] = found
-        return self._lists[folder]
-
-    def _append(self, path: Path, code: str) -> None:
-        self._listed(path.parent).setdefault(path.name, set()).add(code)
-        # One short write at the end: processes that share a folder do not mix their lines.
-        with (path.parent / LIST).open("a", encoding="utf-8") as file:
-            file.write(f"{code} {path.name}\n")
+        for path in (self.folder / name for name in names):
+            if _ANY not in self.written.listed(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.written.add(path, _ANY)
 
 
 def check_folder(folder: Path) -> None:
@@ -139,5 +148,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -46,7 +46,9 @@ def summary(probabilities: Tensor, labels: Tensor) -> dict[str, float | None]:
     else:
         first, right = "exact_match", ((probabilities > 0.5) == (labels > 0.5)).all(1)
         names = {"mean_sensitivity": "sensitivity", "macro_f1": "f1", "auc": "auc"}
-    return {first: right.float().mean().item()} | {name: _mean([row[key] for row in table]) for name, key in names.items()}
+    return {first: right.float().mean().item()} | {
+        name: _mean([row[key] for row in table]) for name, key in names.items()
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

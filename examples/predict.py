@@ -1,88 +1,150 @@
 """Predict classes and masks of images.
 
-    python examples/predict.py --checkpoint runs/ham10000/best --images photos --out predictions
+    python examples/predict.py --checkpoint runs/own/best --images photos --out predictions
     accelerate launch examples/predict.py ...
 
-``--images`` are files or folders of them. ``--out`` receives ``predictions.csv`` with the probabilities, at the
-temperature that the network carries, if any, and, of networks with masks, ``NAME_mask.png`` of each image's size. For
-networks of two modalities ``--stacks`` names a folder with ``NAME_1.png``, ``NAME_2.png``, ... for the images that have
-a stack. Research only: this is not a diagnostic device.
+``--images`` are files, folders with all their subfolders, or patterns such as ``'photos/*.jpg'``. ``--out`` receives
+``predictions.csv`` with the probabilities, at the temperature that the model carries, if any, and, of models with
+masks, ``NAME_mask.png`` of each image's size: foreground 255 or, of several classes, an indexed PNG of class indices,
+beside ``NAME_colored.png``. Files that cannot be read are skipped and listed, and the exit status is then 1;
+``--strict`` stops instead. For models of two modalities ``--stacks`` names a folder with ``NAME_1.png``,
+``NAME_2.png``, ... for the images that have a stack. Research only: this is not a diagnostic device.
 """
 
 import csv
+import glob
+import io
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
-from engine.checkpoint import check_folder
-from engine.inference import Prediction, predict_records
-from engine.network import load_network, probabilities_of
-from jsonargparse import ArgumentParser
+from cli import Parser, exit_on_data_error
+from datasets import DataError, Sample, check_files
+from datasets.images import is_dicom
+from datasets.index import SUFFIXES, find_files
+from figures import palette
+from files import OutputFolder, WrittenFiles
+from inference import Prediction, predict_samples
+from models import class_names, is_multi_label, load_model, mask_format_of, probabilities_of
 from PIL import Image
-from readers import DataError, Record, check_files
 from torch import Tensor
 
-import mfsf2
-
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+TABLE = "predictions.csv"
 
 
-def make_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Predict classes and masks of images. Research only.")
-    parser.add_argument("--checkpoint", type=str, required=True, help="folder of the network, best/ of a run")
-    parser.add_argument("--images", nargs="+", type=str, required=True, help="files, or folders of images")
+@dataclass
+class Found:
+    """The images that the command line names.
+
+    Attributes:
+        images: path of each name that results go by.
+        others: number of files that are no images.
+        own: number of files that this script wrote.
+    """
+
+    images: dict[str, Path]
+    others: int = 0
+    own: int = 0
+
+
+def make_parser() -> Parser:
+    parser = Parser(description="Predict classes and masks of images. Research only.")
+    parser.add_argument("--checkpoint", type=str, required=True, help="folder of the model, or a name with its tag")
+    parser.add_argument("--images", nargs="+", type=str, required=True, help="files, folders, or patterns")
     parser.add_argument("--out", type=str, required=True, help="folder for the predictions")
-    parser.add_argument("--stacks", type=str, help="folder with the slices, for networks of two modalities")
+    parser.add_argument("--stacks", type=str, help="folder with the slices, for models of two modalities")
+    parser.add_argument("--tta", type=bool, default=False, help="means over each image and its three mirror images")
+    parser.add_argument("--strict", action="store_true", help="stop at a file that cannot be read")
     parser.add_argument("--device", type=Literal["auto", "cpu"], default="auto", help="auto: a GPU where there is one")
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> list[Prediction]:
-    """Predict; returns what was predicted, in the order of the images."""
-    args = make_parser().parse_args(argv)
-    try:
-        check_folder(Path(args.out))
-        accelerator = Accelerator(cpu=args.device == "cpu")
-        network = load_network(args.checkpoint)
-        paths = find_images(args.images)
-        records = [Record(path.stem, path, path.stem, stack=find_slices(path, args.stacks)) for path in paths]
-        check_network(network, records, args.stacks)
-        check_files(records)
-        folder = Path(args.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        predictions = predict_records(network, records, accelerator, lambda record, mask: save(folder, record, mask))
-        if accelerator.is_main_process:
-            write(folder, predictions, network)
-        return predictions
-    except (DataError, OSError) as error:
-        raise SystemExit(str(error)) from error
-
-
-def find_images(sources: Sequence[str]) -> list[Path]:
-    """The files, and the images in the folders, by name.
+def predict(argv: Sequence[str] | None = None) -> list[Prediction]:
+    """Predict; returns what was predicted, in the order of the images.
 
     Raises:
-        DataError: a source that is not there, no image, two of one name.
+        DataError: no images, a model that does not fit, files that would be replaced.
     """
-    paths: list[Path] = []
-    for source in map(Path, sources):
+    from accelerate import Accelerator
+
+    args = make_parser().parse_args(argv)
+    folder = OutputFolder(Path(args.out).expanduser())
+    found = find_images(args.images)
+    accelerator = Accelerator(cpu=args.device == "cpu")
+    model = load_model(args.checkpoint)
+    samples = [Sample(name, path, name, stack=find_slices(path, args.stacks)) for name, path in found.images.items()]
+    check_stacks(model, samples, args.stacks)
+    endings = () if model.mask_head is None else ("_mask.png", "_colored.png")[: 1 + (model.mask_classes > 1)]
+    folder.check([TABLE, *(f"{sample.id}{ending}" for sample in samples for ending in endings)])
+    if args.strict:
+        check_files(samples)
+    predictions = predict_samples(
+        model,
+        samples,
+        accelerator,
+        use_mask=lambda sample, mask: save(folder, sample, mask, model.mask_classes),
+        tta=args.tta,
+        skip_unreadable=not args.strict,
+    )
+    if accelerator.is_main_process:
+        folder.write(TABLE, table(predictions, model))
+        report(folder.folder / TABLE, predictions, found)
+    return predictions
+
+
+def find_images(sources: Sequence[str]) -> Found:
+    """The files, and the images in the folders, by name.
+
+    Results go by the path within the folder that was named, without the suffix unless two differ in it alone.
+
+    Raises:
+        DataError: a source that is not there, no image, DICOM, two of one name.
+    """
+    listed: list[tuple[Path, Path]] = []
+    others = own = 0
+    written = WrittenFiles()
+    for source in (path for text in sources for path in expand(text)):
         if source.is_dir():
-            paths += sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
-        elif source.is_file():
-            paths.append(source)
+            images, rest = find_files(source)
+            others += len(rest)
+            inputs = [path for path in images if path not in written]
+            own += len(images) - len(inputs)
+            listed += [(path, path.relative_to(source)) for path in inputs]
+        elif source.suffix.lower() in SUFFIXES or is_dicom(source):
+            listed.append((source, Path(source.name)))
         else:
-            raise DataError(f"images: {source} is neither a file nor a folder")
-    if not paths:
-        raise DataError(
-            f"images: none in {', '.join(sources)}; known are files ending in {', '.join(sorted(SUFFIXES))}"
-        )
-    names = [path.stem for path in paths]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"images: more than one file is called {twice[0]}; results go by name")
-    return paths
+            others += 1
+    if not listed:
+        rest = f"; {others} files are no images, {own} were written by this script" if others or own else ""
+        raise DataError(f"images: none in {', '.join(sources)}{rest}; known suffixes: {', '.join(sorted(SUFFIXES))}")
+    listed = list(dict.fromkeys(listed))
+    stems = Counter(name.with_suffix("").as_posix() for _, name in listed)
+    found = Found({}, others, own)
+    for path, name in listed:
+        stem = name.with_suffix("").as_posix()
+        key = stem if stems[stem] == 1 else name.as_posix()
+        if key in found.images:
+            raise DataError(f"images: {found.images[key]} and {path} are both called {key}, and results go by name")
+        found.images[key] = path
+    return found
+
+
+def expand(text: str) -> list[Path]:
+    """A file or folder, or what a pattern matches.
+
+    Raises:
+        DataError: neither.
+    """
+    path = Path(text).expanduser()
+    if path.exists():
+        return [path]
+    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (absolute patterns)
+    if not found:
+        raise DataError(f"images: {text} is neither a file nor a folder, and matches none")
+    return found
 
 
 def find_slices(path: Path, stacks: str | None) -> tuple[Path, ...]:
@@ -93,43 +155,72 @@ def find_slices(path: Path, stacks: str | None) -> tuple[Path, ...]:
     return tuple(slices)
 
 
-def check_network(network: Any, records: Sequence[Record], stacks: str | None) -> None:
-    """Check that the stacks are what the network takes."""
-    if not isinstance(network, mfsf2.MFSF2TwoModality):
+def check_stacks(model: Any, samples: Sequence[Sample], stacks: str | None) -> None:
+    """Check that the stacks are what the model takes."""
+    if not hasattr(model, "stem"):
         if stacks is not None:
-            raise DataError("stacks: this network takes one image and no stack")
+            raise DataError("stacks: this model takes one image and no stack")
         return
-    wanted = network.stem.slices.num_slices
-    wrong = [record for record in records if len(record.stack) not in (0, wanted)]
+    wanted = model.stem.slices.num_slices
+    wrong = [sample for sample in samples if len(sample.stack) not in (0, wanted)]
     if wrong:
-        raise DataError(f"stacks: {wrong[0].id} has {len(wrong[0].stack)} slices, the network takes {wanted}")
+        raise DataError(f"stacks: {wrong[0].id} has {len(wrong[0].stack)} slices, the model takes {wanted}")
 
 
-def save(out: Path, record: Record, mask: Tensor) -> None:
-    """A predicted mask as an image, foreground 255."""
-    Image.fromarray(mask.to(torch.uint8).mul(255).numpy()).save(out / f"{record.id}_mask.png")
+def save(folder: OutputFolder, sample: Sample, mask: Tensor, classes: int) -> None:
+    """A predicted mask as PNG: foreground 255; of several classes, their indices and, in another file, colors."""
+    image = Image.fromarray((mask * (255 if classes == 1 else 1)).to(torch.uint8).numpy())
+    if classes > 1:
+        image.putpalette([value for color in palette(classes) for value in color])
+        folder.write(f"{sample.id}_colored.png", lambda path: image.convert("RGB").save(path, format="PNG"))
+    folder.write(f"{sample.id}_mask.png", lambda path: image.save(path, format="PNG"))
 
 
-def write(out: Path, predictions: Sequence[Prediction], network: Any) -> None:
-    """The table."""
-    classes = len(predictions[0].logits)
-    names = list(network.pretrained_cfg.get("label_names") or range(classes)) if classes else []
-    with (out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", *(["predicted", *names] if classes else []), *_mask_columns(predictions)])
-        for prediction in predictions:
-            row: list[Any] = [prediction.id]
-            if classes:
-                probabilities = probabilities_of(network, torch.tensor(prediction.logits))
-                row += [names[int(probabilities.argmax())], *(f"{value:.6f}" for value in probabilities.tolist())]
-            if prediction.foreground is not None:
-                row.append(f"{prediction.foreground:.6f}")
-            writer.writerow(row)
-    print(f"{len(predictions)} images: {out / 'predictions.csv'}; research only, not a diagnostic device")
+def table(predictions: Sequence[Prediction], model: Any) -> str:
+    """CSV of one row per image; a file that could not be read has its name alone."""
+    classes = class_names(model) if model.num_classes else []
+    names = [] if model.mask_head is None else mask_format_of(model).foregrounds
+    masks = names if len(names) < 2 else [f"share of {name}" for name in names]
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    header = ["id", *(["predicted", *classes] if classes else []), *masks]
+    writer.writerow(header)
+    for prediction in predictions:
+        row: list[Any] = [prediction.id]
+        if classes and prediction.error is None:
+            probabilities = probabilities_of(model, torch.tensor(prediction.logits))
+            row += [said(probabilities, classes, model), *(f"{value:.6f}" for value in probabilities.tolist())]
+        row += [f"{value:.6f}" for value in prediction.shares]
+        writer.writerow(row + [""] * (len(header) - len(row)))
+    return file.getvalue()
 
 
-def _mask_columns(predictions: Sequence[Prediction]) -> list[str]:
-    return [] if predictions[0].foreground is None else ["foreground"]
+def said(probabilities: Tensor, classes: Sequence[str], model: Any) -> str:
+    """The class or, where several may hold, all above one half."""
+    if is_multi_label(model):
+        return "; ".join(name for name, value in zip(classes, probabilities.tolist()) if value > 0.5)
+    return classes[int(probabilities.argmax())]
+
+
+def report(path: Path, predictions: Sequence[Prediction], found: Found) -> None:
+    """Print what was predicted, and what was not."""
+    failed = [prediction for prediction in predictions if prediction.error is not None]
+    for number, what in ((found.others, "files are no images"), (found.own, "files were written by this script")):
+        if number:
+            print(f"left out: {number} {what}")
+    for prediction in failed:
+        print(f"not readable: {found.images[prediction.id]} ({prediction.error})")
+    print(f"{len(predictions) - len(failed)} images: {path}; research only, not a diagnostic device")
+
+
+def main(argv: Sequence[str] | None = None) -> list[Prediction]:
+    """The command line; ends with status 1 where a file could not be read."""
+    with exit_on_data_error():
+        predictions = predict(argv)
+    failed = sum(prediction.error is not None for prediction in predictions)
+    if failed:
+        raise SystemExit(f"{failed} of {len(predictions)} images could not be read")
+    return predictions
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from readers.synthetic import WRITERS, write_dataset
+from datasets.synthetic import WRITERS, write_dataset
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

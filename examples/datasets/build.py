@@ -93,7 +93,9 @@ def apply_groups(dataset: Dataset, data: Data) -> Dataset:
     groups = {sample.id: group_of(sample.id) for sample in dataset.samples}
     alone = [name for name, group in groups.items() if is_missing(group)]
     if len(alone) == len(groups):
-        raise DataError(f"data.group_table={data.group_table}: none of its images is one of {dataset.name}, as {alone[0]}")
+        raise DataError(
+            f"data.group_table={data.group_table}: none of its images is one of {dataset.name}, as {alone[0]}"
+        )
     taken = set(groups.values())
     samples = [
         replace(sample, group=own_group(sample.id, taken) if is_missing(groups[sample.id]) else groups[sample.id])

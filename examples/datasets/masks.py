@@ -59,7 +59,9 @@ def open_mask(path: str | Path, image: str | Path, mask_format: MaskFormat = Mas
         values = _channel(mask)
         turn = mask.getexif().get(0x0112, 1)
     ignored = np.zeros(values.shape, bool) if mask_format.ignore_index is None else values == mask_format.ignore_index
-    indices = _indices(values, ignored, mask_format.names) if mask_format.names else _foreground(values, ignored, is_lossy)
+    indices = (
+        _indices(values, ignored, mask_format.names) if mask_format.names else _foreground(values, ignored, is_lossy)
+    )
     indices = np.where(ignored, IGNORE, indices).astype(np.uint8)
     return _turned(indices, turn, image)
 

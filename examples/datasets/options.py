@@ -38,7 +38,8 @@ class Data:
         mask_column: column of masks' file names; by default ``mask``, if any.
         stack_columns: columns of the second modality's slices, in order; by default ``stack...``, if any.
         encoding: of CSV files.
-        group_regex: regular expression that finds the group in an image's name; its first group, or all of the match.
+        group_regex: regular expression that finds the group in an image's file name or, where it finds nothing there, in
+            its path below the folder; the expression's first group, or all of the match.
         group_table: another CSV file with image_column and group_column.
         mask_names: names of the values 0, 1, 2, ... in masks, the background first; without names, one foreground.
         ignore_index: value of pixels in masks that belong to no class.
@@ -63,6 +64,13 @@ class Data:
 
     def __post_init__(self) -> None:
         self.folder = str(Path(self.folder).expanduser())
+
+    def check_options(self) -> None:
+        """Check that the options go together.
+
+        Raises:
+            DataError: names the option and what it is for.
+        """
         defaults = {field.name: field.default for field in fields(Data)}
         for option, kinds in _ONLY_FOR.items():
             if getattr(self, option) != defaults[option] and self.name not in kinds:
@@ -70,8 +78,11 @@ class Data:
                 if option == "image_column" and self.group_table is not None:
                     continue
                 raise DataError(f"data.{option} is for {', '.join(kinds)}, not for {self.name}")
-        if len([name for name in ("group_regex", "group_table") if getattr(self, name) is not None]) > 1:
-            raise DataError("data.group_regex and data.group_table exclude each other")
+        if self.group_regex is not None and (self.group_table is not None or self.group_column is not None):
+            other = "group_table" if self.group_table is not None else "group_column"
+            raise DataError(f"data.group_regex and data.{other} exclude each other")
+        if self.group_column is not None and self.group_table is None and self.name != "table":
+            raise DataError(f"data.group_column for {self.name} needs data.group_table, the table that has this column")
         if self.mask_names is not None and not 2 <= len(self.mask_names) == len(set(self.mask_names)) <= 255:
             raise DataError(f"data.mask_names={self.mask_names} must be 2 to 255 different names, the background first")
         if self.ignore_index is not None and not 0 <= self.ignore_index <= 65535:

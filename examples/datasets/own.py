@@ -76,7 +76,8 @@ def read_masks(data: Data) -> Dataset:
             )
         spare += [path for name, path in by_name.items() if name not in set(names.values())]
         rows += [
-            Row(path.relative_to(root).as_posix(), path, split=split, mask=by_name[name]) for path, name in names.items()
+            Row(path.relative_to(root).as_posix(), path, split=split, mask=by_name[name])
+            for path, name in names.items()
         ]
     if not rows:
         raise DataError(f"{root / 'images'}: no images in it")
@@ -108,7 +109,9 @@ def _split_folders(root: Path, own: Sequence[str] = ()) -> list[tuple[str | None
         return [(None, root)]
     rest = [folder.name for folder in folders if folder not in splits]
     if rest:
-        raise DataError(f"{root}: {', '.join(rest)} beside {', '.join(path.name for path in splits)}: splits or classes?")
+        raise DataError(
+            f"{root}: {', '.join(rest)} beside {', '.join(path.name for path in splits)}: splits or classes?"
+        )
     if len(set(splits.values())) < len(splits):
         raise DataError(f"{root}: two folders of one split among {', '.join(path.name for path in splits)}")
     return [(split, folder) for folder, split in splits.items()]

@@ -34,7 +34,10 @@ def read_own_table(data: Data) -> Dataset:
     mask_column, stack_columns = _optional(table, data.mask_column, "mask"), _stack_columns(table, data)
     masks = index.find_all([row[mask_column] for row in table], "masks") if mask_column else None
     stacks = [index.find_all([row[column] for row in table], "slices") for column in stack_columns]
-    group_column, split_column = _optional(table, data.group_column, "group"), _optional(table, data.split_column, "split")
+    group_column, split_column = (
+        _optional(table, data.group_column, "group"),
+        _optional(table, data.split_column, "split"),
+    )
     classes, texts, labels = _labels(table, data, path, has_masks=masks is not None)
     rows = [
         Row(
@@ -52,7 +55,9 @@ def read_own_table(data: Data) -> Dataset:
     unlisted = len(set(index.images) - {*images, *(masks or ()), *(file for slices in stacks for file in slices)})
     notes = [f"left out: {unlisted} images that {path.name} does not list"] if unlisted else []
     if labels and len(classes) > 1 and all(sum(values) == 1 for values in labels):
-        notes.append(f"every image has exactly one of {', '.join(classes)}: if they exclude each other, use one column of names")
+        notes.append(
+            f"every image has exactly one of {', '.join(classes)}: if they exclude each other, use one column of names"
+        )
     kind = group_column if any(row.group for row in rows) else "image"
     return Dataset(
         "table",
@@ -110,7 +115,9 @@ def _labels(
         texts = [row[column] for row in table]
         unlabeled = [row[data.image_column] for row, text in zip(table, texts) if text.lower() in ("", "nan")]
         if unlabeled:
-            raise DataError(f"{path}: {len(unlabeled)} images have no {column}, the first are {', '.join(unlabeled[:3])}")
+            raise DataError(
+                f"{path}: {len(unlabeled)} images have no {column}, the first are {', '.join(unlabeled[:3])}"
+            )
         return sort_names(set(texts)), texts, None
     names = column or _zero_one_columns(table, data)
     if not names:
@@ -122,13 +129,17 @@ def _labels(
     for row in table:
         wrong = [name for name in names if _number(row[name]) not in (0, 1)]
         if wrong:
-            raise DataError(f"{path}: {row[data.image_column]} has {row[wrong[0]]!r} in column {wrong[0]}, expected 0 or 1")
+            raise DataError(
+                f"{path}: {row[data.image_column]} has {row[wrong[0]]!r} in column {wrong[0]}, expected 0 or 1"
+            )
     return list(names), None, [tuple(int(float(row[name])) for name in names) for row in table]
 
 
 def _zero_one_columns(table: _Table, data: Data) -> list[str]:
     used = {data.image_column, *_named(data), "group", "split", "mask", *_stack_columns(table, data)}
-    return [name for name in table[0] if name and name not in used and all(_number(row[name]) in (0, 1) for row in table)]
+    return [
+        name for name in table[0] if name and name not in used and all(_number(row[name]) in (0, 1) for row in table)
+    ]
 
 
 def _number(text: str) -> float | None:

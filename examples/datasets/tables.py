@@ -68,7 +68,9 @@ def _decode(path: Path, encoding: str) -> str:
             "encoding, as in --data.encoding latin-1"
         ) from error
     if "\0" in text:
-        raise DataError(f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte; this is no CSV file")
+        raise DataError(
+            f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte; this is no CSV file"
+        )
     return text
 
 

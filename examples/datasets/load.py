@@ -1,0 +1,91 @@
+"""The data of a training: a data set, its splits, and the checks of both."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from .checks import check_files, check_foreground
+from .errors import DataError
+from .options import OWN, Data
+from .read import read_dataset
+from .records import Dataset, Splits
+from .split import check_classes, load_split, make_split
+
+if TYPE_CHECKING:
+    from train import Config
+
+__all__ = ["TrainData", "load_data"]
+
+
+@dataclass
+class TrainData(Data):
+    """Images, their splits, and how they are kept.
+
+    Attributes:
+        split_file: a file that an earlier run wrote; None splits by ``seed``, or as the data set is divided.
+        folds: cross-validation: number of parts; 0 for none, a split of 8:1:1.
+        fold: which of them is the test split; the next one is the validation split.
+        memory: read images from ``disk`` for each batch, or keep all in the memory of the ``cpu`` or of the training
+            ``device``.
+        workers: processes that read images, with ``disk``.
+        check: decode every file once before the training starts.
+    """
+
+    split_file: str | None = None
+    folds: int = 0
+    fold: int = 0
+    memory: Literal["disk", "cpu", "device"] = "disk"
+    workers: int = 2
+    check: bool = True
+
+
+def load_data(config: "Config") -> tuple["Config", Dataset, Splits, list[str]]:
+    """The configuration with its task, the data set, its splits, and notes on them for the log.
+
+    Raises:
+        DataError: data that are not what is expected, or lack what the task needs.
+    """
+    dataset = read_dataset(config.data, masks=config.has_masks)
+    config = replace(config, task=config.task or default_task(dataset))
+    lacks = [
+        name
+        for name, needed, there in (
+            ("classes", config.has_classes, bool(dataset.classes)),
+            ("masks", config.has_masks, dataset.has_masks),
+            ("stacks", config.has_stacks, dataset.has_stacks),
+        )
+        if needed and not there
+    ]
+    if lacks:
+        raise DataError(f"task={config.task} cannot be learned from {dataset.name}: it has no {', '.join(lacks)}")
+    if config.augment.mixup and dataset.multi_label:
+        raise DataError(f"augment.mixup={config.augment.mixup} must be 0 where several classes may hold at once")
+    notes, path = list(dataset.notes), f"{config.out}/split.json" if config.resume else config.data.split_file
+    if path is None:
+        splits = make_split(dataset, config.seed, config.data.folds, config.data.fold)
+        if dataset.group_kind == "image" and not dataset.samples[0].split:
+            help_ = (
+                ": give --data.group_column, --data.group_regex or --data.group_table" if dataset.name in OWN else ""
+            )
+            notes.append(
+                "warning: split by image. If several images show one lesion or patient, some may be in two splits, and the "
+                f"metrics are then too good{help_}"
+            )
+    else:
+        splits, unlisted = load_split(path, dataset)
+        notes += [f"left out: {unlisted} images that {path} does not list"] if unlisted else []
+    empty = [name for name in ("train", "val") if not splits[name]]
+    if empty:
+        raise DataError(f"{dataset.name}: no image in {', '.join(empty)}; more images are needed")
+    if config.has_classes:
+        check_classes(dataset, splits["train"])
+    if config.data.check:
+        check_files(splits["train"] + splits["val"], dataset.mask_format)
+    if config.has_masks:
+        check_foreground(splits["train"], dataset.mask_format)
+    return config, dataset, splits, notes
+
+
+def default_task(dataset: Dataset) -> Any:
+    """All that a data set has."""
+    heads = "cls" * bool(dataset.classes) + "seg" * dataset.has_masks
+    return f"rcm_{heads}" if dataset.has_stacks else heads

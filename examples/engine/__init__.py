@@ -1,1 +1,0 @@
-"""What the scripts share: configuration, data, losses, the training loop, measures."""
