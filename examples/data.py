@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import MaskFormat, Sample
+from datasets import DataError, MaskFormat, Sample
+from datasets.checks import find_problem
 from datasets.images import open_rgb
 from datasets.masks import open_mask
 from torch import Tensor
@@ -74,6 +75,13 @@ class Images(Dataset[Batch]):
 
     def _read(self, index: int) -> Batch:
         sample = self.samples[index]
+        try:
+            return self._decode(sample)
+        except (OSError, SyntaxError, ValueError) as error:
+            problem = find_problem(sample, self.mask_format or MaskFormat())
+            raise DataError(problem or f"{sample.image}: {error}") from error
+
+    def _decode(self, sample: Sample) -> Batch:
         item = {"image": _squeeze(read_image(sample.image), self.size)}
         if sample.classes or sample.labels:
             item["label"] = targets_of([sample])[0]

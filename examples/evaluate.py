@@ -193,7 +193,7 @@ def renumbered(sample: Sample, place: list[int | None]) -> Sample:
 
 
 def left_over(model: Any, dataset: Dataset, splits: Splits, split: str) -> tuple[list[Sample], str]:
-    """The samples of a split that the model was neither trained nor chosen on, unless it is that very split; and a note.
+    """The samples of a split that the model was neither trained nor chosen on, unless it is that very one; and a note.
 
     Raises:
         DataError: there is none.

@@ -98,8 +98,6 @@ def predict(argv: Sequence[str] | None = None) -> list[Prediction]:
 def find_images(sources: Sequence[str]) -> Found:
     """The files, and the images in the folders, by name.
 
-    Results go by the path within the folder that was named, without the suffix unless two differ in it alone.
-
     Raises:
         DataError: a source that is not there, no image, DICOM, two of one name.
     """
@@ -120,16 +118,32 @@ def find_images(sources: Sequence[str]) -> Found:
     if not listed:
         rest = f"; {others} files are no images, {own} were written by this script" if others or own else ""
         raise DataError(f"images: none in {', '.join(sources)}{rest}; known suffixes: {', '.join(sorted(SUFFIXES))}")
-    listed = list(dict.fromkeys(listed))
-    stems = Counter(name.with_suffix("").as_posix() for _, name in listed)
-    found = Found({}, others, own)
-    for path, name in listed:
-        stem = name.with_suffix("").as_posix()
-        key = stem if stems[stem] == 1 else name.as_posix()
-        if key in found.images:
-            raise DataError(f"images: {found.images[key]} and {path} are both called {key}, and results go by name")
-        found.images[key] = path
-    return found
+    return Found(name_images(list(dict.fromkeys(listed))), others, own)
+
+
+def name_images(listed: Sequence[tuple[Path, Path]]) -> dict[str, Path]:
+    """Images by the shortest names that tell them apart: without suffix, with it, with the folder that was named.
+
+    Raises:
+        DataError: two of one name.
+    """
+    forms = [
+        [name.with_suffix("").as_posix(), name.as_posix(), f"{source_of(path, name).name}/{name.as_posix()}"]
+        for path, name in listed
+    ]
+    counts = [Counter(form[level] for form in forms) for level in range(3)]
+    named: dict[str, Path] = {}
+    for form, (path, _) in zip(forms, listed):
+        key = next((form[level] for level in range(3) if counts[level][form[level]] == 1), form[2])
+        if key in named:
+            raise DataError(f"images: {named[key]} and {path} are both called {key}, and results go by name")
+        named[key] = path
+    return named
+
+
+def source_of(path: Path, name: Path) -> Path:
+    """The folder that ``name`` is relative to."""
+    return path.absolute().parents[len(name.parts) - 1]
 
 
 def expand(text: str) -> list[Path]:

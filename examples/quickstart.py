@@ -1,47 +1,47 @@
-"""Classify and segment images with a trained network, and draw what it sees.
+"""Classify and segment images with a trained model, and draw what it sees.
 
     python examples/quickstart.py
     python examples/quickstart.py lesion.jpg --checkpoint runs/both/best --masks lesion_mask.png --figure lesion.png
 
 Without an image it generates one; without ``--checkpoint`` it takes the weights that come with the package, trained on
-HAM10000. The figure shows the outline of the predicted mask and, for each of the four scales, how the network weighs
-its CNN against its transformer at every position.
+HAM10000. The figure shows the outlines of the predicted mask and, for each of the four scales, how the model weighs its
+CNN against its transformer at every position.
 
 Research only: this is not a diagnostic device.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from engine.figures import Cell, check_figure, draw_grid
-from engine.lesion import generate_lesion
-from engine.network import load_network, probabilities_of
+from datasets import DataError, MaskFormat
+from datasets.images import open_rgb
+from datasets.masks import open_mask
+from figures import Cell, ColorBar, check_figure, draw_grid, outlines_of
+from lesion import generate_lesion
+from models import class_names, load_model, mask_format_of, probabilities_of
 from PIL import Image
-from readers import DataError
-from readers.images import open_mask, open_rgb
-from timm.data import create_transform, resolve_data_config
 from torch import Tensor
 from torch.nn import functional as F
-
-from mfsf2.layers import foreground_probability
 
 PRETRAINED = "mfsf2_tiny_clsseg.ham10000"
 GENERATED = "generated image"
 SEED = 1
+GATES = ColorBar("weight of the CNN", "coolwarm")
 
 
 @dataclass
 class View:
-    """What a network says of an image.
+    """What a model says of an image.
 
     Attributes:
         probabilities: by label, the largest first; empty without classes.
-        mask: predicted foreground, bool ``(H, W)``; None without masks.
+        mask: predicted class indices, uint8 ``(H, W)``; None without masks.
         gates: for each scale the CNN's weight against the transformer's, ``(h, w)`` from 0 to 1.
     """
 
@@ -50,12 +50,23 @@ class View:
     gates: list[Tensor]
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with an option, not how all of them are used.
+
+    The quickstart runs with few packages installed, so not with the other scripts' command line.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: error: {message}\n(--help lists the options)\n")
+        raise SystemExit(2)
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Classify and segment images. Research only.")
+    parser = Parser(description="Classify and segment images. Research only.")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures; without one, one is generated")
-    parser.add_argument("--checkpoint", default=PRETRAINED, help="a network's saved folder, or its name with a tag")
-    parser.add_argument("--masks", nargs="+", metavar="MASK", help="true mask of each image, drawn beside")
-    parser.add_argument("--figure", default="quickstart.png", help="where to draw")
+    parser.add_argument("--checkpoint", default=PRETRAINED, help="folder of a model, or its name with a tag")
+    parser.add_argument("--masks", nargs="+", metavar="MASK", help="true mask of each image, drawn beside it")
+    parser.add_argument("--figure", default="quickstart.png", help="where to draw, a PNG or PDF file")
     args = parser.parse_args(argv)
     if args.masks and len(args.masks) != len(args.images):
         raise SystemExit(
@@ -65,30 +76,35 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def read(path: str, mask: bool = False) -> Image.Image:
+def read_image(path: str) -> Image.Image:
+    """An image, upright.
+
+    Raises:
+        DataError: not a readable image.
+    """
     try:
-        return open_mask(path) if mask else open_rgb(path)
+        return open_rgb(path)
     except (OSError, SyntaxError, ValueError) as error:
-        raise SystemExit(f"{path}: not a readable image: {error}") from error
+        raise DataError(f"{path}: not a readable image: {error}") from error
 
 
-def read_pairs(args: argparse.Namespace) -> tuple[list[str], list[Image.Image], list[Image.Image]]:
-    """Names, images and, where they are known, true masks."""
-    if not args.images:
-        print("no image given: this one is generated, of no patient")
-        image, mask = generate_lesion(SEED)
-        return [GENERATED], [image], [mask]
-    images = [read(path) for path in args.images]
-    masks = [read(path, mask=True) for path in args.masks or ()]
-    for path, mask, image in zip(args.masks or (), masks, images):
-        if mask.size != image.size:
-            raise SystemExit(f"{path}: mask of {mask.size} pixels for an image of {image.size}, width and height")
-    return args.images, images, masks
+def read_mask(path: str, image: str, mask_format: MaskFormat) -> Tensor:
+    """Class indices of an image's mask, uint8 ``(H, W)``.
+
+    Raises:
+        DataError: not a usable mask, or one of another size than the image.
+    """
+    try:
+        return torch.from_numpy(open_mask(path, image, mask_format).copy())
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: not a usable mask: {error}") from error
 
 
 @torch.inference_mode()
 def look(model: Any, image: Image.Image) -> View:
-    """Classes as the network was trained to see images; mask and gates of the whole frame."""
+    """Classes as the model was trained to see images; mask and gates of the whole frame."""
+    from timm.data import create_transform, resolve_data_config
+
     data = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
     whole: Any = create_transform(**{**data, "crop_pct": 1.0, "crop_mode": "squash"})
     x, probabilities, mask = whole(image).unsqueeze(0), {}, None
@@ -97,17 +113,15 @@ def look(model: Any, image: Image.Image) -> View:
         transform: Any = create_transform(**data)
         probabilities = classify(model, transform(image).unsqueeze(0))
     if model.mask_head is not None:
-        logits = F.interpolate(model.forward_masks(x), size=(image.height, image.width), mode="bilinear")
-        mask = foreground_probability(logits)[0, 0] > 0.5
+        logits = F.interpolate(model.forward_masks(x), size=(image.height, image.width), mode="bilinear")[0]
+        mask = (logits[0] > 0 if len(logits) == 1 else logits.argmax(0)).to(torch.uint8)
     return View(probabilities, mask, gates)
 
 
 def classify(model: Any, x: Tensor) -> dict[str, float]:
     """Probabilities by label, the largest first."""
     probabilities = probabilities_of(model, model.forward_logits(x))[0].tolist()
-    names = model.pretrained_cfg.get("label_names")
-    labels = names or [f"class {index}" for index in range(len(probabilities))]
-    return dict(sorted(zip(labels, probabilities), key=lambda pair: -pair[1]))
+    return dict(sorted(zip(class_names(model), probabilities), key=lambda pair: -pair[1]))
 
 
 def gate_maps(model: Any, x: Tensor) -> list[Tensor]:
@@ -125,56 +139,80 @@ def gate_maps(model: Any, x: Tensor) -> list[Tensor]:
     return maps
 
 
-def show(name: str, view: View, descriptions: dict[str, str]) -> None:
-    """Print what a network says of an image."""
+def show(name: str, view: View, descriptions: dict[str, str], foregrounds: Sequence[str]) -> None:
+    """Print what a model says of an image."""
     print(f"\n{name}")
     for label, probability in view.probabilities.items():
         print(f"  {probability:6.1%}  {label:<6} {descriptions.get(label, '')}".rstrip())
     if view.mask is not None:
-        print(f"  {view.mask.float().mean():6.1%}  of it is predicted to be foreground")
+        for index, foreground in enumerate(foregrounds, 1):
+            print(f"  {(view.mask == index).float().mean():6.1%}  of it is predicted to be {foreground}")
 
 
-def draw(images: list[Image.Image], views: list[View], truths: list[Image.Image], labels: list[str], path: str) -> None:
-    """A row an image: the predicted outline in red, the true one in green where it is known, the gates."""
+def draw(
+    labels: Sequence[str],
+    images: Sequence[Image.Image],
+    views: Sequence[View],
+    truths: Sequence[Tensor],
+    mask_format: MaskFormat,
+    path: Path,
+) -> None:
+    """One row per image: the predicted outlines, the true ones where they are known, and the gates."""
     rows = []
-    for index, (image, view) in enumerate(zip(images, views)):
+    for index, (label, image, view) in enumerate(zip(labels, images, views)):
         picture = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        best = next(iter(view.probabilities.items()), None)
-        outlines = [] if view.mask is None else [(view.mask, "red")]
-        row = [Cell(picture, outlines=outlines, note="" if best is None else f"{best[0]} {best[1]:.0%}")]
+        predicted = [] if view.mask is None else outlines_of(view.mask, mask_format, is_predicted=True)
+        best = "".join(f"{name} ({value:.2f})" for name, value in [*view.probabilities.items()][:1])
+        row = [Cell(picture, outlines=predicted, note=best, label=label)]
         if truths:
-            truth = torch.from_numpy(np.array(truths[index])) > 127
-            row.append(Cell(picture, outlines=[(truth, "lime")]))
+            row.append(Cell(picture, outlines=outlines_of(truths[index], mask_format, is_predicted=False)))
         rows.append(row + [Cell(picture, heat=gate, note=f"mean {gate.mean():.2f}") for gate in view.gates])
     strides = [f"gate, stride {4 * 2**scale}" for scale in range(len(views[0].gates))]
-    titles = ["predicted", *(["true"] if truths else []), *strides]
-    caption = "gates: red where the CNN counts more, blue where the transformer does; research only"
-    try:
-        draw_grid(rows, titles, labels, caption, Path(path))
-    except OSError as error:
-        raise SystemExit(f"--figure {path} could not be written: {error}") from error
+    caption = "gates: how the CNN counts against the transformer; research only, not a diagnostic device"
+    draw_grid(rows, ["predicted", *(["true"] if truths else []), *strides], caption, path, GATES)
     print(f"\ndrawn in {path}")
 
 
+def run(args: argparse.Namespace) -> list[View]:
+    """What the model says of each image, printed and drawn.
+
+    Raises:
+        DataError: a file that cannot be used, or a model that cannot be loaded.
+    """
+    images = [read_image(path) for path in args.images]
+    try:
+        model = load_model(args.checkpoint)
+    except DataError as error:
+        raise DataError(f"--{error}") from error
+    mask_format = mask_format_of(model)
+    truths = [read_mask(mask, image, mask_format) for mask, image in zip(args.masks or (), args.images)]
+    names = args.images
+    if not images:
+        print("no image given: this one is generated, of no patient")
+        image, mask = generate_lesion(SEED)
+        names, images = [GENERATED], [image]
+        # A mask of one foreground says nothing on several classes.
+        truths = [torch.from_numpy(np.array(mask) // 255)] if mask_format.num_classes == 1 else []
+    print("research only, not a diagnostic device")
+    views = [look(model, image) for image in images]
+    descriptions = model.pretrained_cfg.get("label_descriptions") or {}
+    for name, view in zip(names, views):
+        show(name, view, descriptions, mask_format.foregrounds)
+    draw([Path(name).name for name in names], images, views, truths, mask_format, Path(args.figure))
+    return views
+
+
 def main(argv: Sequence[str] | None = None) -> list[View]:
-    """Print the classes of each image with their probabilities, and draw; returns what the network says of each."""
+    """Print the classes of each image with their probabilities, and draw; returns what the model says of each."""
     args = parse_args(argv)
     try:
         check_figure(Path(args.figure), [*args.images, *(args.masks or ())])
     except DataError as error:
         raise SystemExit(f"--figure {error}") from error
-    names, images, truths = read_pairs(args)
     try:
-        model = load_network(args.checkpoint)
-    except DataError as error:
-        raise SystemExit(f"--{error}") from error
-    print("research only, not a diagnostic device")
-    views = [look(model, image) for image in images]
-    descriptions = model.pretrained_cfg.get("label_descriptions") or {}
-    for name, view in zip(names, views):
-        show(name, view, descriptions)
-    draw(images, views, truths, [Path(name).name for name in names], args.figure)
-    return views
+        return run(args)
+    except (DataError, OSError) as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ classes. It is taken on the deepest of the fused maps F_1 to F_4 that has at lea
 size: the deepest map of all is too coarse to show where a small image holds the evidence. ``--stage`` chooses another.
 Contours: the outline of each predicted class, and of the true masks, if any.
 
-``--images`` are files or folders, ``--columns`` is how many images stand side by side, and ``--titles`` names the models.
+``--images`` are files or folders, ``--columns`` is how many images stand side by side, ``--titles`` names the models.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from data import read_image, read_mask
 from datasets import DataError, MaskFormat, Sample, check_files
 from datasets.index import find_files
 from figures import Cell, ColorBar, Outline, check_figure, draw_grid, outlines_of
+from files import WrittenFiles
 from inference import Prediction, predict_samples, prepare_image
 from models import class_names, is_multi_label, load_model, mask_format_of, probabilities_of
 from torch import Tensor
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
 CAPTION = "research only, not a diagnostic device"
-HEAT = ColorBar("evidence for the class")
+HEAT = ColorBar("relative evidence")
 CELLS = 14
 """Least height and width of the fused map that Grad-CAM is taken on by default."""
 
@@ -91,15 +92,17 @@ def note_of(model: Any, label: int, probability: float, has_evidence: bool) -> s
 
 
 def check_labels(labels: Sequence[str] | None, number: int, models: Sequence[Any]) -> None:
-    """Check that there is a label for each image and, where classes exclude each other, that it names one.
+    """Check that there is a label for each image and, where a model has names for exclusive classes, that it is one.
 
     Raises:
         DataError: says which label is wrong.
     """
     if labels is not None and len(labels) != number:
         raise DataError(f"--labels: {len(labels)} for {number} images; give one for each, in order")
-    for names in (class_names(model) for model in models if not is_multi_label(model)):
-        unknown = [label for label in labels or () if label not in names]
+    for model in models:
+        names = class_names(model)
+        is_checked = model.pretrained_cfg.get("label_names") and not is_multi_label(model)
+        unknown = [label for label in labels or () if is_checked and label not in names]
         if unknown:
             raise DataError(f"--labels: {unknown[0]} is not one of the classes {', '.join(names)}")
 
@@ -125,7 +128,7 @@ def contours(args: "Namespace", samples: list[Sample]) -> None:
         masks: list[Tensor] = []
         predictions = predict_samples(model, samples, accelerator, formats[0], partial(keep, masks))
         for group, truth, mask, prediction in zip(groups, truths, masks, predictions):
-            outlines = [*truth, *outlines_of(mask, formats[0], "predicted")]
+            outlines = [*truth, *outlines_of(mask, formats[0], is_predicted=True)]
             group.append(Cell(group[0].picture, outlines=outlines, note=dice_of(prediction)))
     draw(args, groups, CAPTION)
 
@@ -137,7 +140,9 @@ def keep(masks: list[Tensor], _sample: Sample, mask: Tensor) -> None:
 
 def truth_of(sample: Sample, mask_format: MaskFormat) -> list[Outline]:
     """The true outlines, if known."""
-    return [] if sample.mask is None else outlines_of(read_mask(sample, mask_format)[0], mask_format, "true")
+    if sample.mask is None:
+        return []
+    return outlines_of(read_mask(sample, mask_format)[0], mask_format, is_predicted=False)
 
 
 def dice_of(prediction: Prediction) -> str:
@@ -160,22 +165,21 @@ def load_with(checkpoint: str, head: str) -> Any:
     return model
 
 
-def find_images(sources: Sequence[str], out: Path) -> list[Path]:
-    """The files, and the images in the folders by name, except the figure of an earlier call.
+def find_images(sources: Sequence[str]) -> list[Path]:
+    """The files, and the images in the folders by name, except what scripts wrote there, as earlier figures.
 
     Raises:
         DataError: a source that is not there, a folder without images, or too many images for a figure.
     """
     found: list[Path] = []
+    written = WrittenFiles()
     for source in map(Path, sources):
         if not source.exists():
             raise DataError(f"--images: {source} is neither a file nor a folder")
-        inside = (
-            [path for path in find_files(source)[0] if path.resolve() != out.resolve()] if source.is_dir() else [source]
-        )
-        if not inside:
+        images = [path for path in find_files(source)[0] if path not in written] if source.is_dir() else [source]
+        if not images:
             raise DataError(f"--images: no images in {source}")
-        found += inside
+        found += images
     if len(found) > MAX_IMAGES:
         raise DataError(f"--images: {len(found)} are too many for a figure, which takes up to {MAX_IMAGES}")
     return found
@@ -207,7 +211,7 @@ def draw(args: "Namespace", groups: list[list[Cell]], caption: str, bar: ColorBa
 def titles_of(args: "Namespace") -> list[str]:
     """Names of the models, by default those of their folders."""
     # A run's model lies in RUN/best.
-    paths = [Path(checkpoint) for checkpoint in args.checkpoints]
+    paths = [Path(checkpoint).resolve() for checkpoint in args.checkpoints]
     return args.titles or [path.parent.name if path.name == "best" else path.name for path in paths]
 
 
@@ -253,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, (function, _) = parsed[parsed.figure], FIGURES[parsed.figure]
     with exit_on_data_error():
         check_arguments(args)
-        images = find_images(args.images, Path(args.out))
+        images = find_images(args.images)
         masks = args.get("masks")
         check_figure(Path(args.out), [*images, *(masks or ())])
         function(args, make_samples(images, masks))

@@ -1,7 +1,8 @@
 """From rows of a table, whatever they were read from, to a data set."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from .options import Data
 from .records import Dataset, Sample
 from .tables import is_missing, read_table
 
-__all__ = ["Row", "apply_groups", "index_classes", "make_samples", "sort_names"]
+__all__ = ["Row", "apply_groups", "make_samples", "note_alone", "sort_names"]
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,21 @@ def make_samples(rows: Sequence[Row], classes: Sequence[str], where: str) -> lis
     """Samples with class indices; images of an unknown group are groups of their own.
 
     Raises:
-        DataError: a label that is none of the classes.
+        DataError: a label that is none of the classes, or none at all.
     """
     unknown = sorted({row.label for row in rows if row.label} - set(classes))
     if unknown:
         raise DataError(f"{where}: unknown labels {', '.join(unknown)}; known are {', '.join(classes)}")
-    index = index_classes(classes)
-    taken = {row.group for row in rows}
+    bare = [row.id for row in rows if not row.label and not row.labels] if classes else []
+    if bare:
+        raise DataError(f"{where}: {len(bare)} images have no label, the first are {', '.join(bare[:3])}")
+    index = {name: position for position, name in enumerate(classes)}
+    groups = fill_groups({row.id: "" if is_missing(row.group) else row.group for row in rows})
     return [
         Sample(
             row.id,
             row.image,
-            own_group(row.id, taken) if is_missing(row.group) else row.group,
+            groups[row.id],
             index[row.label] if row.label else None,
             row.labels,
             row.mask,
@@ -63,14 +67,20 @@ def make_samples(rows: Sequence[Row], classes: Sequence[str], where: str) -> lis
     ]
 
 
-def own_group(identity: str, taken: set[str]) -> str:
-    """The group of an image whose group is unknown: a name that no other has."""
-    return f"image {identity}" if identity in taken else identity
+def fill_groups(groups: dict[str, str]) -> dict[str, str]:
+    """Groups by image, where those that are empty become names that no other group has."""
+    taken = set(groups.values())
+    return {
+        identity: group or (f"image {identity}" if identity in taken else identity)
+        for identity, group in groups.items()
+    }
 
 
-def index_classes(classes: Sequence[str]) -> dict[str, int]:
-    """Position of each class."""
-    return {name: position for position, name in enumerate(classes)}
+def note_alone(names: Sequence[str], what: str = "group") -> tuple[str, ...]:
+    """A note on images that are groups of their own because nothing is known, if there are any."""
+    if not names:
+        return ()
+    return (f"{len(names)} images have no {what} and are groups of their own, as {names[0]}",)
 
 
 def sort_names(names: set[str]) -> list[str]:
@@ -85,47 +95,50 @@ def apply_groups(dataset: Dataset, data: Data) -> Dataset:
         DataError: an expression that is none, or finds nothing in a name; a table of other images.
     """
     if data.group_regex is not None:
-        group_of = _by_regex(data.group_regex)
+        groups = _by_regex(data.group_regex, dataset.samples)
     elif data.group_table is not None:
-        group_of = _by_table(Path(data.group_table).expanduser(), data)
+        groups = _by_table(Path(data.group_table).expanduser(), data, dataset)
     else:
         return dataset
-    groups = {sample.id: group_of(sample.id) for sample in dataset.samples}
-    alone = [name for name, group in groups.items() if is_missing(group)]
-    if len(alone) == len(groups):
-        raise DataError(
-            f"data.group_table={data.group_table}: none of its images is one of {dataset.name}, as {alone[0]}"
-        )
-    taken = set(groups.values())
-    samples = [
-        replace(sample, group=own_group(sample.id, taken) if is_missing(groups[sample.id]) else groups[sample.id])
-        for sample in dataset.samples
-    ]
-    note = f"{len(alone)} images have no group and are groups of their own, as {alone[0]}" if alone else ""
-    return replace(dataset, samples=samples, group_kind="group", notes=(*dataset.notes, *([note] if note else [])))
+    alone = [identity for identity, group in groups.items() if not group]
+    groups = fill_groups(groups)
+    samples = [replace(sample, group=groups[sample.id]) for sample in dataset.samples]
+    return replace(dataset, samples=samples, group_kind="group", notes=(*dataset.notes, *note_alone(alone)))
 
 
-def _by_regex(text: str) -> Callable[[str], str]:
+def _by_regex(text: str, samples: Sequence[Sample]) -> dict[str, str]:
     try:
         pattern = re.compile(text)
     except re.error as error:
         raise DataError(f"data.group_regex={text!r} is not a regular expression: {error}") from error
-
-    def find(name: str) -> str:
-        match = pattern.search(name)
+    groups = {}
+    for sample in samples:
+        match = pattern.search(sample.image.name) or pattern.search(sample.id)
         group = match and (match[1] if pattern.groups else match[0])
         if not group:
-            raise DataError(f"data.group_regex={text!r} finds nothing in {name}")
-        return group
+            raise DataError(f"data.group_regex={text!r} finds nothing in {sample.id}")
+        groups[sample.id] = group
+    return groups
 
-    return find
 
-
-def _by_table(path: Path, data: Data) -> Callable[[str], str]:
+def _by_table(path: Path, data: Data, dataset: Dataset) -> dict[str, str]:
+    """Groups of the samples, empty where the table has none."""
     column = data.group_column or "group"
+    by_name: dict[str, set[str]] = defaultdict(set)
+    for sample in dataset.samples:
+        for name in {sample.id, sample.id.removesuffix(sample.image.suffix), sample.image.name, sample.image.stem}:
+            by_name[name].add(sample.id)
     groups: dict[str, str] = {}
     for row in read_table(path, [data.image_column, column], data.encoding):
-        name = row[data.image_column]
-        if groups.setdefault(name, row[column]) != row[column]:
-            raise DataError(f"{path}: {name} is in the groups {groups[name]} and {row[column]}")
-    return lambda name: groups.get(name) or groups.get(Path(name).name) or groups.get(Path(name).stem) or ""
+        name = row[data.image_column].replace("\\", "/").removeprefix("./")
+        found = sorted(by_name.get(name, ()))
+        if len(found) > 1 and name not in found:
+            raise DataError(f"{path}: {name} may be {found[0]} or {found[1]}; give its folder and suffix")
+        identity = name if name in found else next(iter(found), None)
+        if identity is not None:
+            group = "" if is_missing(row[column]) else row[column]
+            if groups.setdefault(identity, group) != group:
+                raise DataError(f"{path}: {identity} is in the groups {groups[identity]!r} and {group!r}")
+    if not groups:
+        raise DataError(f"{path}: none of its images is one of these, as {dataset.samples[0].id}")
+    return {sample.id: groups.get(sample.id, "") for sample in dataset.samples}

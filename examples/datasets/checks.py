@@ -32,7 +32,7 @@ def check_files(samples: Sequence[Sample], mask_format: MaskFormat = MaskFormat(
         shown = "\n  ".join(problems[:5])
         raise DataError(f"{len(problems)} of {len(samples)} images cannot be used, the first are\n  {shown}")
     if not mask_format.names:
-        _check_values([sample.mask for sample in samples if sample.mask], mask_format.ignore_index, workers)
+        _check_values([sample.mask for sample in samples if sample.mask], mask_format, workers)
 
 
 def find_problem(sample: Sample, mask_format: MaskFormat = MaskFormat()) -> str | None:
@@ -51,13 +51,13 @@ def find_problem(sample: Sample, mask_format: MaskFormat = MaskFormat()) -> str 
     return None
 
 
-def _check_values(masks: Sequence[Path], ignore_index: int | None, workers: int) -> None:
-    """Check that masks of one foreground give it the same value throughout."""
-    seen: dict[int, list[Path]] = defaultdict(list)
+def _check_values(masks: Sequence[Path], mask_format: MaskFormat, workers: int) -> None:
+    """Check that masks of one foreground give it the same value or color throughout."""
+    seen: dict[str, list[Path]] = defaultdict(list)
     with ThreadPoolExecutor(workers) as pool:
-        for path, value in zip(masks, pool.map(partial(value_of_foreground, ignore_index=ignore_index), masks)):
-            if value:
-                seen[value].append(path)
+        for path, value in zip(masks, pool.map(partial(value_of_foreground, mask_format=mask_format), masks)):
+            if value is not None:
+                seen[str(value)].append(path)
     if len(seen) > 1:
         found = "; ".join(f"{value} in {len(files)} masks, as {files[0]}" for value, files in sorted(seen.items()))
         raise DataError(
@@ -70,12 +70,15 @@ def check_foreground(samples: Sequence[Sample], mask_format: MaskFormat) -> None
     """Check that some mask shows what is to be found.
 
     Raises:
-        DataError: every mask is empty; or, of several classes, names those that are in none.
+        DataError: every mask is empty; of several classes, names those that are in none; a mask that cannot be read.
     """
     absent = set(range(1, len(mask_format.names))) or {1}
     for sample in samples:
         if sample.mask is not None:
-            indices = open_mask(sample.mask, sample.image, mask_format)
+            try:
+                indices = open_mask(sample.mask, sample.image, mask_format)
+            except (OSError, SyntaxError, ValueError) as error:
+                raise DataError(f"{sample.mask}: not a usable mask ({error})") from error
             absent -= set(np.unique(indices[indices != IGNORE]).tolist())
             if not absent:
                 return

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-__all__ = ["open_rgb", "opened", "orientation_of"]
+__all__ = ["has_deep_colors", "is_dicom", "open_rgb", "opened", "stored_size", "turn_of"]
 
 _BITS = (8, 10, 12, 14, 16)
 """Bits that cameras and microscopes give a pixel, in files of 16."""
@@ -24,7 +24,7 @@ def open_rgb(path: str | Path) -> Image.Image:
         ValueError: pixels that are no colors, colors whose range cannot be told, or far too many pixels.
     """
     with opened(path) as image:
-        is_deep_color = not image.mode.startswith("I") and _has_16_bits(image)
+        is_deep = has_deep_colors(image)
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):
             pixels = np.asarray(image)
@@ -36,22 +36,32 @@ def open_rgb(path: str | Path) -> Image.Image:
         if image.mode == "F":
             raise ValueError("floating point pixels; images have 8 or 16 bits")
         rgb = image.convert("RGB")
-        if is_deep_color and np.asarray(rgb).max() < 64:
+        if is_deep and np.asarray(rgb).max() < 64:
             # Pillow keeps the upper byte of each color.
             raise ValueError("16 bits a color of which at most 14 are used; convert the image to 8 bits a color")
         return rgb
 
 
-def _has_16_bits(image: Image.Image) -> bool:
-    """Whether the file has 16 bits a channel, whatever Pillow makes of it."""
-    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+def has_deep_colors(image: Image.Image) -> bool:
+    """Whether an opened file has 16 bits a color, of which Pillow keeps 8; to be asked before pixels are loaded."""
+    # The last entry of a tile is its raw mode, as "RGB;16B", or of PPM the raw mode and the largest value.
+    raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    return not image.mode.startswith("I") and any(";16" in mode or "65535" in mode for mode in raw_modes)
 
 
-def orientation_of(path: str | Path) -> int:
-    """The turn that a camera noted beside the pixels (EXIF): 1 for none, up to 8."""
-    with opened(path) as image:
-        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return turn if turn in range(1, 9) else 1
+def turn_of(image: Image.Image) -> int:
+    """The turn that a camera noted beside the pixels (EXIF): 1 for none, up to 8; to be asked before pixels are loaded."""
+    turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return turn if turn in range(1, 9) else 1
+
+
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of the pixels as they are stored, before any turn."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format == "TIFF" and tags is not None:
+        # Of turned TIFF files, newer releases of Pillow give the upright size.
+        return tags[ExifTags.Base.ImageLength], tags[ExifTags.Base.ImageWidth]
+    return image.height, image.width
 
 
 @contextmanager
@@ -62,15 +72,14 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         ValueError: far too many pixels, or DICOM, with how to convert it.
     """
     try:
-        image = Image.open(path)
+        with Image.open(path) as image:
+            yield image
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
-    except OSError:
+    except Image.UnidentifiedImageError:
         if is_dicom(path):
             raise ValueError(DICOM) from None
         raise
-    with image:
-        yield image
 
 
 DICOM = (
@@ -80,7 +89,9 @@ DICOM = (
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Whether a file is DICOM, by its content."""
+    """Whether a file is DICOM, by its suffix or its content."""
+    if Path(path).suffix.lower() in (".dcm", ".dicom"):
+        return True
     try:
         with Path(path).open("rb") as file:
             return file.read(132)[128:] == b"DICM"

@@ -8,33 +8,56 @@ from pathlib import Path
 from .errors import DataError
 from .images import DICOM, is_dicom
 
-__all__ = ["SUFFIXES", "FileIndex", "check_unique", "find_files", "require_files"]
+__all__ = ["SUFFIXES", "FileIndex", "check_unique", "find_files", "is_hidden", "require_files"]
 
-SUFFIXES = {".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = {
+    *(".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga"),
+    *(".tif", ".tiff", ".webp"),
+}
 """Of image files, in lower case."""
 
 
-def find_files(folder: Path) -> tuple[list[Path], list[Path]]:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's: hidden, a ``._`` copy of macOS or their folder in archives."""
+    return name.startswith((".", "__MACOSX"))
+
+
+def find_files(folder: Path, dicom: bool = False) -> tuple[list[Path], list[Path]]:
     """Image files in a folder and its subfolders by name, and files that are none.
 
     Hidden files, ``._`` copies of macOS and the like are neither.
 
+    Args:
+        folder: where to look.
+        dicom: whether DICOM files may be among the files that are no images.
+
     Raises:
-        DataError: DICOM files.
+        DataError: DICOM files that may not be there.
+        OSError: a folder that cannot be read.
     """
     images: list[Path] = []
     others: list[Path] = []
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(names):
-            path = Path(root, name)
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            # A link to a folder that holds it.
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for path in (Path(root, name) for name in sorted(names) if not is_hidden(name)):
             if path.suffix.lower() in SUFFIXES:
-                images += [] if name.startswith(".") else [path]
-            elif not name.startswith("."):
-                if path.suffix.lower() in (".dcm", ".dicom") or (not path.suffix and is_dicom(path)):
-                    raise DataError(f"{path}: {DICOM}")
+                images.append(path)
+            elif not dicom and is_dicom(path):
+                raise DataError(f"{path}: {DICOM}")
+            else:
                 others.append(path)
     return images, others
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 class FileIndex:
@@ -48,27 +71,27 @@ class FileIndex:
     def __init__(self, root: Path, folders: Sequence[str] = (".",)) -> None:
         self.root = root
         self.where = " and ".join(str(root / folder) for folder in folders)
-        found = [find_files(root / folder) for folder in folders]
-        self.images = [path for images, _ in found for path in images]
-        self.others = [path for _, others in found for path in others]
+        self.images = [path for folder in folders for path in find_files(root / folder, dicom=True)[0]]
         self.by_name: dict[str, list[Path]] = defaultdict(list)
+        self.by_lower_name: dict[str, list[Path]] = defaultdict(list)
         for path in self.images:
             relative = path.relative_to(root).as_posix()
             for name in {relative, path.name, relative[: -len(path.suffix)], path.stem}:
                 self.by_name[name].append(path)
+                self.by_lower_name[name.lower()].append(path)
 
     def find_all(self, names: Sequence[str], what: str) -> list[Path]:
         """The file of each name.
 
         Args:
             names: with or without suffix; relative to the root, or to wherever there is only one of that name; or
-                absolute.
+                absolute. Upper and lower case count where two files differ in it alone.
             what: what the files are, for the message.
 
         Raises:
-            DataError: files that are not there, or names of several.
+            DataError: files that are not there, names of several, DICOM files.
         """
-        found = [self._find(name) for name in names]
+        found = [self._find(name.replace("\\", "/").removeprefix("./")) for name in names]
         missing = [name for name, path in zip(names, found) if path is None]
         if missing:
             raise DataError(
@@ -78,7 +101,7 @@ class FileIndex:
         return [path for path in found if path is not None]
 
     def _find(self, name: str) -> Path | None:
-        found = self.by_name.get(name.replace("\\", "/").removeprefix("./"), [])
+        found = self.by_name.get(name) or self.by_lower_name.get(name.lower(), [])
         if len(found) > 1:
             exact = [path for path in found if path.relative_to(self.root).as_posix() == name]
             if len(exact) != 1:
@@ -87,7 +110,11 @@ class FileIndex:
         if found:
             return found[0]
         path = self.root / name
-        return path if path.is_file() else None
+        if not path.is_file():
+            return None
+        if is_dicom(path):
+            raise DataError(f"{path}: {DICOM}")
+        return path
 
 
 def require_files(folder: Path, names: Iterable[str], what: str) -> None:
@@ -103,8 +130,8 @@ def require_files(folder: Path, names: Iterable[str], what: str) -> None:
         raise DataError(f"{folder} is not the folder of {what}: {', '.join(missing)} missing; {there}")
 
 
-def check_unique(ids: Sequence[str], table: Path) -> None:
+def check_unique(ids: Sequence[str], where: Path) -> None:
     """Check that no image is listed twice."""
     twice = [identity for identity, count in Counter(ids).items() if count > 1]
     if twice:
-        raise DataError(f"{table}: {len(twice)} images are listed more than once, the first are {', '.join(twice[:3])}")
+        raise DataError(f"{where}: {len(twice)} images are listed more than once, the first are {', '.join(twice[:3])}")

@@ -8,7 +8,7 @@ from .errors import DataError
 from .options import OWN, Data
 from .read import read_dataset
 from .records import Dataset, Splits
-from .split import check_classes, load_split, make_split
+from .split import SPLITS, check_classes, load_split, make_split
 
 if TYPE_CHECKING:
     from train import Config
@@ -73,7 +73,9 @@ def load_data(config: "Config") -> tuple["Config", Dataset, Splits, list[str]]:
     else:
         splits, unlisted = load_split(path, dataset)
         notes += [f"left out: {unlisted} images that {path} does not list"] if unlisted else []
-    empty = [name for name in ("train", "val") if not splits[name]]
+    # A given division may have no test images: they are elsewhere.
+    needed = ("train", "val") if dataset.samples[0].split else SPLITS
+    empty = [name for name in needed if not splits[name]]
     if empty:
         raise DataError(f"{dataset.name}: no image in {', '.join(empty)}; more images are needed")
     if config.has_classes:

@@ -1,74 +1,107 @@
-"""What each path of a trained classifier contributes: withhold it and measure again on the held-out lesions.
+"""What each path of a trained classifier contributes: drop it and measure again on the test split.
 
-    python examples/ablate.py --data ham10000 --folder HAM10000 --run runs/ham10000
+    python examples/research/ablate.py --run runs/ham10000
 
 The head is given three things: the CNN map r4, the transformer map p4 and the pooled pyramid P. Each in turn is
 replaced by its mean over the training images, which keeps its scale and takes away all it says about the image. The
-split is that of the run, which ``train.py`` wrote with the task ``cls``.
+run is one that ``train.py`` wrote with the task ``cls``; it receives ``ablation.json``.
 """
 
-import argparse
-import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+# The modules beside train.py, before installed packages of the same names.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import torch
-from engine.inference import prepare_image
-from engine.measures import summary
-from engine.network import load_network
-from engine.paths import path_slices
-from readers import READERS, DataError, Record, load_split, read_dataset
+from cli import run_function
+from data import targets_of
+from datasets import DataError, Sample, check_files, read_dataset
+from evaluate import data_of, find_splits, for_model
+from files import OutputFolder, to_json
+from inference import prepare_image
+from metrics import summary
+from models import is_multi_label, load_model
+from paths import path_slices
 from torch import Tensor
 from torch.nn import functional as F
 
+FILE = "ablation.json"
+
+
+def ablate(run: str) -> dict[str, dict[str, float]]:
+    """Measure a classifier without each of its paths. Research only.
+
+    Args:
+        run: folder of a training of the task cls; receives ablation.json.
+
+    Returns:
+        Metrics by what is dropped.
+    """
+    folder = OutputFolder(Path(run).expanduser())
+    data = data_of(folder.folder)
+    folder.check([FILE])
+    model = load_classifier(folder.folder / "best")
+    dataset = for_model(read_dataset(data), model)
+    splits, notes = find_splits(dataset, str(folder.folder / "split.json"), "test")
+    check_files(splits["train"] + splits["test"])
+    for note in notes:
+        print(note)
+    means = head_inputs(model, splits["train"]).mean(0)
+    inputs = {"all": head_inputs(model, splits["test"])}
+    for name, channels in path_slices(model).items():
+        inputs[f"without {name}"] = dropped = inputs["all"].clone()
+        dropped[:, channels] = means[channels]
+    labels = targets_of(splits["test"])
+    results = {name: measure(model, pooled, labels) for name, pooled in inputs.items()}
+    print_table(results, len(labels))
+    folder.write(FILE, to_json(results))
+    return results
+
+
+def load_classifier(folder: Path) -> Any:
+    """The model of a training of the task cls.
+
+    Raises:
+        DataError: a model for another task, or of classes of which several may hold at once.
+    """
+    model = load_model(str(folder))
+    if model.architecture != "mfsf2_cls" or is_multi_label(model):
+        kind = "predicts several classes at once" if model.architecture == "mfsf2_cls" else f"is {model.architecture}"
+        raise DataError(f"{folder}: this model {kind}, give a run of the task cls with exclusive classes")
+    return model
+
 
 @torch.inference_mode()
-def head_inputs(network: Any, records: Sequence[Record]) -> Tensor:
+def head_inputs(model: Any, samples: Sequence[Sample]) -> Tensor:
     """Pooled features ``(N, num_features)``: r4, p4 and P side by side, what the head averages to."""
-    features = [network.forward_features(prepare_image(record.image, network)).mean((2, 3)) for record in records]
-    return torch.cat(features)
+    return torch.cat([model.forward_features(prepare_image(s.image, model)).mean((2, 3)) for s in samples])
 
 
 @torch.inference_mode()
-def measure(network: Any, pooled: Tensor, labels: Tensor) -> dict[str, float]:
+def measure(model: Any, pooled: Tensor, labels: Tensor) -> dict[str, float]:
     """Balanced accuracy, and the log loss with each class counting the same, which moves before any decision does."""
     # The head's average of a 1x1 map is that map.
-    logits = network.forward_head(pooled[:, :, None, None])
+    logits = model.forward_head(pooled[:, :, None, None])
     losses = F.cross_entropy(logits, labels, reduction="none")
     log_loss = torch.stack([losses[labels == label].mean() for label in labels.unique()]).mean().item()
-    return dict(balanced_accuracy=summary(logits.softmax(1), labels)["balanced_accuracy"], log_loss=log_loss)
+    return {"balanced_accuracy": summary(logits.softmax(1), labels)["balanced_accuracy"] or 0.0, "log_loss": log_loss}
+
+
+def print_table(results: dict[str, dict[str, float]], images: int) -> None:
+    print(f"{'paths':<12} balanced accuracy  change   balanced log loss  change   ({images} test images)")
+    everything = results["all"]
+    for name, row in results.items():
+        accuracy, loss = row["balanced_accuracy"], row["log_loss"]
+        change = accuracy - everything["balanced_accuracy"], loss - everything["log_loss"]
+        print(f"{name:<12} {accuracy:17.4f}  {change[0]:+.4f}  {loss:17.4f}  {change[1]:+.4f}")
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
-    """Print and write the measures; returns them by what is withheld."""
-    parser = argparse.ArgumentParser(description="Balanced accuracy without r4, p4 or P.")
-    parser.add_argument("--data", required=True, choices=sorted(READERS))
-    parser.add_argument("--folder", required=True, help="where the data set lies")
-    parser.add_argument("--run", required=True, help="folder that train.py wrote; receives ablation.json")
-    args = parser.parse_args(argv)
-    run = Path(args.run)
-    try:
-        network = load_network(str(run / "best"))
-        if network.architecture != "mfsf2_cls":
-            raise DataError(f"--run {run}: its network is {network.architecture}, give one of the task cls")
-        parts = load_split(run / "split.json", read_dataset(args.data, args.folder))
-    except DataError as error:
-        raise SystemExit(str(error)) from error
-    means = head_inputs(network, parts["train"]).mean(0)
-    inputs = {"all": head_inputs(network, parts["test"])}
-    for name, channels in path_slices(network).items():
-        inputs[f"without {name}"] = withheld = inputs["all"].clone()
-        withheld[:, channels] = means[channels]
-    labels = torch.tensor([record.label for record in parts["test"]])
-    results = {name: measure(network, pooled, labels) for name, pooled in inputs.items()}
-    print(f"{'paths':<12} balanced accuracy  change   balanced log loss  change   ({len(labels)} held-out images)")
-    for name, row in results.items():
-        accuracy, loss = row["balanced_accuracy"], row["log_loss"]
-        change = accuracy - results["all"]["balanced_accuracy"], loss - results["all"]["log_loss"]
-        print(f"{name:<12} {accuracy:17.4f}  {change[0]:+.4f}  {loss:17.4f}  {change[1]:+.4f}")
-    (run / "ablation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return results
+    """The command line."""
+    return run_function(ablate, argv)
 
 
 if __name__ == "__main__":

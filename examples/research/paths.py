@@ -8,36 +8,36 @@ from torch import Tensor, nn
 __all__ = ["PathDropout", "balance_paths", "path_slices"]
 
 
-def path_slices(network: Any) -> dict[str, slice]:
+def path_slices(model: Any) -> dict[str, slice]:
     """Channels of the CNN map r4, the transformer map p4 and the pooled pyramid P in the head's input."""
-    encoder = network.encoder
+    encoder = model.encoder
     r4 = encoder.cnn_chans[-1]
     p4 = r4 + encoder.transformer_chans[-1]
     return {"r4": slice(0, r4), "p4": slice(r4, p4), "P": slice(p4, None)}
 
 
 @torch.no_grad()
-def balance_paths(network: Any, x: Tensor) -> None:
+def balance_paths(model: Any, x: Tensor) -> None:
     """Scale the head's first weights so that r4, p4 and P vary equally there, as measured on one batch.
 
     P starts ten times smaller than the maps: a mean over convolutions that no norm follows.
     """
-    network.train()
-    pooled = network.forward_features(x).mean((2, 3))
-    weight = network.head.hidden[0].weight
-    for channels in path_slices(network).values():
+    model.train()
+    pooled = model.forward_features(x).mean((2, 3))
+    weight = model.head.hidden[0].weight
+    for channels in path_slices(model).values():
         weight[:, channels] *= 0.25 / pooled[:, channels].std(0).mean()
 
 
 class PathDropout:
-    """Forward pre-hook of the head: withholds r4 and P, each for a random share of the images.
+    """Forward pre-hook of the head that zeroes r4 and P, each for a random share of the images, while training.
 
-    Where only the CNN branch starts from trained weights, which feeds the pyramid too, the head would settle on these
-    two; where they are withheld the loss is for the transformer's own map p4 to bring down.
+    If only the CNN branch starts from trained weights, the head would settle on its map and on the pyramid, which it
+    feeds too; where both are dropped, only the transformer's own map p4 can bring the loss down.
     """
 
-    def __init__(self, network: Any, rate: float) -> None:
-        slices = path_slices(network)
+    def __init__(self, model: Any, rate: float) -> None:
+        slices = path_slices(model)
         self.slices = [slices["r4"], slices["P"]]
         self.rate = rate
 

@@ -1,87 +1,102 @@
-"""Write a trained network the way in which one comes with the package.
+"""Write a trained model the way one comes with the package.
 
-    python examples/release.py --checkpoint runs/tiny/best --data ham10000 --folder HAM10000 \
-        --split examples/splits/ham10000.json --out mfsf2/weights/ham10000
+    python examples/research/release.py --checkpoint runs/tiny/best --data.name ham10000 --data.folder HAM10000 \
+        --split_file examples/splits/ham10000.json --out runs/released
 
-Weights are rounded to half precision, but for vectors (biases, norms and their statistics), which take no room. The
-configuration receives descriptions of the classes and the temperature, fitted on the validation part with the rounded
+Weights are rounded to half precision, except vectors (biases, norms and their statistics), which take no room. The
+configuration receives descriptions of the classes and the temperature, fitted on the validation split with the rounded
 weights.
 """
 
 import json
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from accelerate import Accelerator
-from engine.checkpoint import check_folder
-from engine.inference import predict_records
-from engine.network import load_network
-from evaluate import check_labels, set_input_size, temperature_of
-from jsonargparse import auto_cli
-from readers import DataError, load_split, read_dataset
+# The modules beside train.py, before installed packages of the same names.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import mfsf2
+from cli import run_function
+from datasets import OWN, Data, DataError, Dataset, Sample, check_files, read_dataset
+from evaluate import find_splits, for_model, set_input_size, temperature_of
+from files import OutputFolder
+from inference import predict_samples
+from models import load_model
+
+FILES = ("model.safetensors", "config.json")
 
 
-def release(
-    checkpoint: str,
-    data: Literal["ham10000"],
-    folder: str,
-    split: str,
-    out: str,
-    input_size: int | None = None,
-) -> dict[str, Any]:
-    """Write a trained network of classes and masks the way in which one comes with the package.
+def release(checkpoint: str, data: Data, split_file: str, out: str, input_size: int | None = None) -> dict[str, Any]:
+    """Write a trained model of classes the way one comes with the package. Research only.
 
     Args:
-        checkpoint: folder of the network, ``best`` of a run.
+        checkpoint: folder of the model, ``best`` of a run.
         data: the data set that it was trained on.
-        folder: where it lies.
-        split: the split of the run.
-        out: folder for the weights and the configuration.
+        split_file: the split of the run, ``split.json``.
+        out: new folder for the weights and the configuration.
         input_size: height and width to use it at; None for what it was trained at.
+
+    Returns:
+        The content of ``config.json``.
     """
-    try:
-        check_folder(Path(out))
-        network = load_network(checkpoint)
-        dataset = read_dataset(data, folder, masks=False)
-        check_labels(network, dataset)
-        round_matrices(network)
-        cfg = network.pretrained_cfg
-        set_input_size(network, input_size)
-        records = load_split(split, dataset)["val"]
-        cfg["temperature"] = round(temperature_of(predict_records(network, records, Accelerator()), records), 4)
-        cfg["label_descriptions"] = dataset.classes
-        cfg["description"] = f"Trained on {dataset.name}. Research only, not a diagnostic device."
-        return write(network, Path(out))
-    except (DataError, OSError) as error:
-        raise SystemExit(str(error)) from error
+    folder = OutputFolder(Path(out).expanduser())
+    folder.check(FILES)
+    model = load_model(checkpoint)
+    if model.head is None:
+        raise DataError(f"checkpoint {checkpoint}: {model.architecture} predicts no classes")
+    if input_size is not None:
+        set_input_size(model, input_size)
+        model.pretrained_cfg["pool_size"] = (math.ceil(input_size / 32),) * 2
+    dataset = for_model(read_dataset(data), model)
+    splits, notes = find_splits(dataset, split_file, "val")
+    check_files(splits["val"])
+    for note in notes:
+        print(note)
+    round_matrices(model)
+    describe(model, data, dataset, splits["val"])
+    return write(model, folder)
 
 
-def round_matrices(network: Any) -> None:
+def round_matrices(model: Any) -> None:
     """Round matrices and filters to half precision, but calculate in single precision."""
-    for parameter in network.parameters():
+    for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.data = parameter.data.half().float()
 
 
-def write(network: Any, out: Path) -> dict[str, Any]:
+def describe(model: Any, data: Data, dataset: Dataset, val: list[Sample]) -> None:
+    """Add what users want to know to the configuration, and the temperature."""
+    from accelerate import Accelerator
+
+    cfg = model.pretrained_cfg
+    cfg["temperature"] = round(temperature_of(predict_samples(model, val, Accelerator()), val), 4)
+    descriptions = {name: text for name, text in dataset.classes.items() if text}
+    if descriptions:
+        cfg["label_descriptions"] = descriptions
+    name = Path(data.folder).absolute().name if data.name in OWN else data.name
+    cfg["description"] = f"Trained on {name}. Research only, not a diagnostic device."
+
+
+def write(model: Any, folder: OutputFolder) -> dict[str, Any]:
     """The files; returns the configuration."""
-    for parameter in network.parameters():
+    import mfsf2
+
+    for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.data = parameter.data.half()
-    mfsf2.save_pretrained(network.cpu(), out)
-    content: dict[str, Any] = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    size = (out / "model.safetensors").stat().st_size / 1e6
-    print(f"{out}: {size:.1f} MB, sha256 {content['sha256']}")
+    weights, config = (folder.folder / name for name in FILES)
+    folder.claim(FILES)
+    mfsf2.save_pretrained(model.cpu(), folder.folder)
+    content: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    print(f"{folder.folder}: {weights.stat().st_size / 1e6:.1f} MB, sha256 {content['sha256']}")
     return content
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """The command line."""
-    content: dict[str, Any] = auto_cli(release, args=None if argv is None else list(argv), as_positional=False)
-    return content
+    return run_function(release, argv)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# The modules beside train.py.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+# The modules beside train.py, before installed packages of the same names.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from build import build_model, build_optimizer
@@ -66,6 +66,7 @@ def make_model(config: Any, dataset: Dataset) -> Any:
         load_cnn(model, str(Path(config.cnn.weights).expanduser()))
     if config.cnn.path_dropout:
         if config.model.checkpoint is None:
+            model.to(memory_format=torch.channels_last)
             balance_paths(model, first_images(model, config, dataset))
         model.head.register_forward_pre_hook(PathDropout(model, config.cnn.path_dropout))
     return model
@@ -73,11 +74,15 @@ def make_model(config: Any, dataset: Dataset) -> Any:
 
 def first_images(model: Any, config: Any, dataset: Dataset) -> torch.Tensor:
     """The first training images, normalized."""
-    path = config.data.split_file
-    splits = make_split(dataset, config.seed) if path is None else load_split(path, dataset)[0]
-    images = Images(splits["train"][:64], config.input_size)
-    batch = next(iter(make_loader(images, len(images))))
-    return normalize(batch["image"].float() / 255, model.pretrained_cfg)
+    data = config.data
+    if data.split_file is None:
+        splits = make_split(dataset, config.seed, data.folds, data.fold)
+    else:
+        splits, _ = load_split(data.split_file, dataset)
+    first = Images(splits["train"][:64], config.input_size)
+    batch = next(iter(make_loader(first, len(first))))
+    images = normalize(batch["image"].float() / 255, model.pretrained_cfg)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def make_optimizer(model: Any, config: Any) -> torch.optim.AdamW:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import train
-from readers import READERS
-from readers.synthetic import write_dataset
+from datasets import PUBLISHED
+from datasets.synthetic import write_dataset
 from runs import Run, arguments, data_of, forget_accelerator
 
 
@@ -24,7 +24,7 @@ def fresh_process() -> Iterator[None]:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A synthetic data set in each layout, that no test changes."""
     root = tmp_path_factory.mktemp("data")
-    return {name: write_dataset(name, root / name, lesions=6 if name == "psinkd" else 4) for name in READERS}
+    return {name: write_dataset(name, root / name, lesions=6 if name == "psinkd" else 4) for name in PUBLISHED}
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,10 @@ import predict
 import pytest
 import torch
 import train
-from readers import ham10000, hash_id
-from readers.synthetic import write_dataset
+import train_from_cnn
+from datasets import ham10000
+from datasets.overlap import hash_file, hash_id
+from datasets.synthetic import write_dataset
 from runs import EXAMPLES, Run, arguments, forget_accelerator
 from safetensors.torch import load_file, save_file
 from timm import create_model
@@ -26,14 +28,18 @@ pytestmark = pytest.mark.training
 
 
 def test_a_second_training_keeps_the_names_of_the_first(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
-    """Lesions first, then polyps: the network still knows what it saw, and the stricter terms stay."""
+    """Lesions first, then polyps: the model still knows what it saw, and the stricter terms stay."""
     first = run("ham10000_seg")
     train.main(arguments("kvasir_seg", folders["kvasir"], tmp_path / "out", "--model.checkpoint", str(first / "best")))
-    network: Any = mfsf2.create_model(f"local-dir:{tmp_path / 'out' / 'best'}")
-    both = [json.loads((folder / "split.json").read_text())["parts"] for folder in (first, tmp_path / "out")]
-    for key, part in (("trained_on", "train"), ("chosen_on", "val")):
-        assert network.pretrained_cfg[key] == sorted(hash_id(name) for parts in both for name in parts[part])
-    assert network.pretrained_cfg["license"] == "cc-by-nc-4.0 and research-and-education"
+    model: Any = mfsf2.create_model(f"local-dir:{tmp_path / 'out' / 'best'}")
+    both = [json.loads((folder / "split.json").read_text())["splits"] for folder in (first, tmp_path / "out")]
+    files = {path.stem: path for name in ("ham10000", "kvasir") for path in folders[name].rglob("*.jpg")}
+    files |= {path.stem: path for path in (folders["kvasir"] / "images").iterdir()}
+    for key, split in (("trained_on", "train"), ("chosen_on", "val")):
+        names = [name for splits in both for name in splits[split]]
+        expected = {code for name in names for code in (hash_id(name), hash_file(files[name]))}
+        assert model.pretrained_cfg[key] == sorted(expected)
+    assert model.pretrained_cfg["license"] == "cc-by-nc-4.0 and research-and-education"
 
 
 def same_state(a: Path, b: Path) -> bool:
@@ -76,15 +82,24 @@ def test_two_processes_do_what_one_does(folders: dict[str, Path], run: Run, tmp_
     still = ["--model.args", "{drop_rate: 0, drop_path_rate: 0}", "--optim.epochs", "2", "--optim.batch_size", "4"]
     data = folders["ham10000"]
     source = str(data / ham10000.IMAGE_FOLDERS[1])
-    network = run("ham10000_clsseg")
+    model = run("ham10000_clsseg")
 
     def jobs(out: Path) -> dict[str, list[str]]:
-        trained = ["--checkpoint", str(network / "best"), "--device", "cpu"]
-        measured = ["--data", "ham10000", "--folder", str(data), "--out", str(out / "test"), "--rounds", "5"]
+        trained = ["--checkpoint", str(model / "best"), "--device", "cpu"]
+        measured = [
+            "--data.name",
+            "ham10000",
+            "--data.folder",
+            str(data),
+            "--out",
+            str(out / "test"),
+            "--n_bootstrap",
+            "5",
+        ]
         return {
             "train": arguments("ham10000_clsseg", data, out / "run", *still),
             "predict": [*trained, "--images", source, "--out", str(out)],
-            "evaluate": [*trained, *measured],
+            "evaluate": [*trained, *measured, "--out", str(out / "test")],
         }
 
     two, one = tmp_path / "two", tmp_path / "one"
@@ -116,11 +131,16 @@ def test_options(folders: dict[str, Path], tmp_path: Path) -> None:
     weights = tmp_path / "resnet18.safetensors"
     save_file(create_model("resnet18", num_classes=0).state_dict(), weights)
     more = "--data.memory device --loss.balance loss --loss.smoothing 0.1 --optim.precision bf16 --tensorboard true"
-    more += f" --model.cnn_weights {weights} --model.withhold 0.5 --augment.rotate false --optim.cnn_lr_scale 0.2"
-    train.main(arguments("ham10000_cls", folders["ham10000"], tmp_path / "out", *more.split()))
+    more += f" --cnn.weights {weights} --cnn.path_dropout 0.5 --augment.rotate false --cnn.lr_scale 0.2"
+    train_from_cnn.main(arguments("ham10000_cls", folders["ham10000"], tmp_path / "out", *more.split()))
     assert list((tmp_path / "out" / "tensorboard").iterdir())
     forget_accelerator()
-    again = ["--model.checkpoint", str(tmp_path / "out" / "best"), "--data.split", str(tmp_path / "out" / "split.json")]
+    again = [
+        "--model.checkpoint",
+        str(tmp_path / "out" / "best"),
+        "--data.split_file",
+        str(tmp_path / "out" / "split.json"),
+    ]
     results = train.main(arguments("ham10000_cls", folders["ham10000"], tmp_path / "again", *again, "--seed", "5"))
     assert (tmp_path / "again" / "split.json").read_text() == (tmp_path / "out" / "split.json").read_text()
     assert results["epochs"] == 1
@@ -128,7 +148,7 @@ def test_options(folders: dict[str, Path], tmp_path: Path) -> None:
 
 def test_early_stopping(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.3, 0.5, 0.4, 0.4, 0.9])
-    monkeypatch.setattr("engine.loop.validate", lambda *_: {"dice": next(scores)})
+    monkeypatch.setattr("train.validate", lambda _: {"dice": next(scores)})
     more = ["--optim.epochs", "5", "--optim.patience", "2"]
     results = train.main(arguments("kvasir_seg", folders["kvasir"], tmp_path / "out", *more))
     assert results["epochs"] == 4 and results["best"]["epoch"] == 2
@@ -140,7 +160,7 @@ def test_training_learns(tmp_path: Path) -> None:
     more = ["--optim.epochs", "12", "--optim.lr", "2e-3", "--data.memory", "cpu", "--optim.layer_decay", "1"]
     more += ["--optim.ema_decay", "0", "--input_size", "64"]
     train.main(arguments("isic2018_seg", data, tmp_path / "out", *more))
-    fixed = ["--checkpoint", str(tmp_path / "out" / "best"), "--data", "isic2018", "--folder", str(data)]
-    fixed += ["--split", str(tmp_path / "out" / "split.json"), "--rounds", "5", "--device", "cpu"]
+    fixed = ["--checkpoint", str(tmp_path / "out" / "best"), "--data.name", "isic2018", "--data.folder", str(data)]
+    fixed += ["--split_file", str(tmp_path / "out" / "split.json"), "--n_bootstrap", "5", "--device", "cpu"]
     results = evaluate.main([*fixed, "--out", str(tmp_path / "test")])
     assert results["dice"] > max(0.85, results["fixed_mask_dice"])

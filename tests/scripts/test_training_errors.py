@@ -4,6 +4,7 @@ import json
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import predict
 import pytest
 import torch
 import train
-import visualize
-from engine.checkpoint import load_checkpoint, save_checkpoint, write_text
+from datasets import DataError
+from datasets.ham10000 import IMAGE_FOLDERS, MASK_FOLDER, METADATA
+from datasets.overlap import hash_id
+from datasets.synthetic import write_dataset
+from files import OutputFolder
 from PIL import Image
-from readers import DataError, hash_id
-from readers.ham10000 import IMAGE_FOLDERS, MASK_FOLDER, METADATA
-from readers.synthetic import write_dataset
 from runs import arguments
 from safetensors.torch import save_file
 
@@ -71,11 +72,27 @@ def shrink_mask(ham: Path) -> None:
         Image.fromarray(np.zeros((5, 7), np.uint8)).save(path)
 
 
-def darken_masks(ham: Path) -> None:
+def number_masks(ham: Path) -> None:
+    """Two classes in the place of one foreground."""
     for path in (ham / MASK_FOLDER).iterdir():
         with Image.open(path) as mask:
             ones = np.array(mask) // 255
+        ones[:20, :20] = 2
         Image.fromarray(ones).save(path)
+
+
+def empty_masks(ham: Path) -> None:
+    for path in (ham / MASK_FOLDER).iterdir():
+        Image.new("L", (120, 90)).save(path)
+
+
+def darken_masks(ham: Path) -> None:
+    """Zeros and ones, which JPEG does not keep."""
+    for path in (ham / MASK_FOLDER).iterdir():
+        with Image.open(path) as mask:
+            ones = np.array(mask) // 255
+        path.unlink()
+        Image.fromarray(ones).save(path.with_suffix(".jpg"), quality=95)
 
 
 def break_image(ham: Path) -> None:
@@ -90,8 +107,10 @@ def break_image(ham: Path) -> None:
         (drop_column, r"no column lesion_id; it has lesion, image_id, dx"),
         (drop_mask, r"1 of 28 masks are missing"),
         (shrink_mask, r"mask of 7x5 pixels for an image of 120x90"),
-        (darken_masks, r"values up to 1; in masks the foreground is above 127"),
-        (break_image, r"records cannot be used, the first are\n .*not a readable image"),
+        (number_masks, r"values 0, 1, 2: what is foreground cannot be told"),
+        (empty_masks, r"no mask to train on shows foreground: all \d+ of them were read"),
+        (darken_masks, r"a JPEG of values up to 1, which may be noise"),
+        (break_image, r"images cannot be used, the first are\n .*not a readable image"),
     ],
 )
 def test_bad_data(change: Callable[[Path], None], message: str, ham: Path, tmp_path: Path) -> None:
@@ -109,14 +128,14 @@ def test_folders_and_splits(lesions: Path, trained: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     check_refused(r"is not the folder of .*it does not exist or is empty", tmp_path / "none", out)
     polyps = write_dataset("kvasir", tmp_path / "polyps", lesions=2)
-    split = ["--data.split", str(trained / "split.json")]
+    split = ["--data.split_file", str(trained / "split.json")]
     message = "splits the data set ham10000, these images are kvasir"
     check_refused(message, polyps, out, *split, config="kvasir_seg")
     other = write_dataset("ham10000", tmp_path / "other", lesions=2)
     check_refused(r"is of other images: \d+ of its 28 are not here", other, out, *split)
     (tmp_path / "file").touch()
     check_refused("file is not a folder that can be written to", lesions, tmp_path / "file" / "run")
-    check_refused("no such split file", lesions, out, "--data.split", str(tmp_path / "none.json"))
+    check_refused("no such split file", lesions, out, "--data.split_file", str(tmp_path / "none.json"))
     few = write_dataset("kvasir", tmp_path / "few", lesions=1)
     for path in sorted((few / "images").iterdir())[1:]:
         path.unlink()
@@ -144,20 +163,18 @@ def test_resume(lesions: Path, trained: Path, tmp_path: Path) -> None:
     [
         (["--optim.learning_rate", "1"], "optim.learning_rate"),
         (["--optim.epochs", "many"], "many"),
-        (["--optim.epochs", "0"], "optim.epochs=0 must be at least 1"),
-        (["--optim.batch_size", "1"], "optim.batch_size=1 must be at least 2"),
-        (["--input_size", "16"], "input_size=16 must be at least 29"),
-        (["--optim.lr", "-1"], "optim.lr=-1.0 must be above 0"),
-        (["--optim.ema_decay", "1"], "optim.ema_decay=1.0 must be from 0 to below 1"),
-        (["--augment.scale", "[1.2, 0.8]"], "the smaller one first"),
+        (["--optim.epochs", "0"], "optim.epochs=0 must be in [1, inf)"),
+        (["--optim.batch_size", "1"], "optim.batch_size=1 must be in [2, inf)"),
+        (["--input_size", "16"], "input_size=16 must be in [29, 4096]"),
+        (["--optim.lr", "-1"], "optim.lr=-1.0 must be in (0, inf)"),
+        (["--optim.ema_decay", "1"], "optim.ema_decay=1.0 must be in [0, 1)"),
+        (["--augment.scale", "[1.2, 0.8]"], "the smaller number comes first"),
         (["--augment.mixup", "0.2"], "augment.mixup=0.2 must be 0 for all tasks but cls"),
-        (["--optim.lr", ".nan"], "optim.lr=nan must be above 0"),
-        (["--optim.weight_decay", ".inf"], "optim.weight_decay=inf must be at least 0"),
-        (["--augment.colour", "1.5"], "augment.colour=1.5 must be from 0 to below 1"),
-        (["--optim.layer_decay", "0"], "optim.layer_decay=0.0 must be above 0 to 1"),
-        (["--model.withhold", "0.5"], "model.withhold=0.5 must be 0 for all tasks but cls"),
-        (["--loss.deep", "-1"], "loss.deep=-1.0 must be at least 0"),
-        (["--data.name", "kvasir"], "task=clsseg cannot be learned from kvasir"),
+        (["--optim.lr", ".nan"], "optim.lr=nan must be in (0, inf)"),
+        (["--optim.weight_decay", ".inf"], "optim.weight_decay=inf must be in [0, inf)"),
+        (["--augment.color", "1.5"], "augment.color=1.5 must be in [0, 1)"),
+        (["--optim.layer_decay", "0"], "optim.layer_decay=0.0 must be in (0, 1]"),
+        (["--loss.deep", "-1"], "loss.deep=-1.0 must be in [0, inf)"),
         (["--data.name", "isic2020"], "isic2020"),
     ],
 )
@@ -166,7 +183,8 @@ def test_arguments(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         train.main(arguments("ham10000_clsseg", lesions, tmp_path / "out", *given))
-    assert message in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert message in printed and "usage:" not in printed and len(printed.splitlines()) <= 6
     assert not (tmp_path / "out").exists()
 
 
@@ -194,12 +212,27 @@ def test_yaml(text: str, message: str, lesions: Path, tmp_path: Path, capsys: py
 
 def test_weights_that_do_not_fit(lesions: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    check_refused(r"model\.cnn_weights=absent", lesions, out, "--model.cnn_weights", "absent.safetensors")
     save_file({"unrelated": torch.zeros(2)}, tmp_path / "other.safetensors")
-    for field in ("cnn_weights", "checkpoint"):
-        given = [f"--model.{field}", str(tmp_path / "other.safetensors")]
-        check_refused(r"none of its 1 keys|unrelated", lesions, out, *given)
+    check_refused("unrelated", lesions, out, "--model.checkpoint", str(tmp_path / "other.safetensors"))
+    check_refused("model: .*absent", lesions, out, "--model.checkpoint", str(tmp_path / "absent"))
     check_refused(r"model: .*droprate", lesions, out, "--model.args", "{droprate: 1}")
+
+
+def test_tasks_that_the_data_do_not_have(lesions: Path, tmp_path: Path) -> None:
+    """Whatever the data set is, the message says what it lacks."""
+    polyps = write_dataset("kvasir", tmp_path / "polyps", lesions=2)
+    fixed = ["--data.folder", str(polyps), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    for task, lacks in (
+        ("clsseg", "classes"),
+        ("cls", "classes"),
+        ("rcm_seg", "stacks"),
+        ("rcm_cls", "classes, stacks"),
+    ):
+        with pytest.raises(SystemExit, match=f"task={task} cannot be learned from kvasir: it has no {lacks}"):
+            train.main(["--data.name", "kvasir", "--task", task, *fixed])
+    with pytest.raises(SystemExit, match="folder has no masks"):
+        own = write_dataset("folder", tmp_path / "own", lesions=2)
+        train.main(["--data.name", "folder", "--task", "seg", *fixed, "--data.folder", str(own)])
 
 
 @contextmanager
@@ -214,17 +247,43 @@ def small_disk(size: int) -> Iterator[None]:
 
 
 def test_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
-    path = tmp_path / "last.pt"
-    save_checkpoint(path, {"x": torch.ones(3)})
-    write_text(tmp_path / "a.txt", "old")
+    out = OutputFolder(tmp_path)
+    out.write("last.pt", lambda path: torch.save({"x": torch.ones(3)}, path), sync=True)
+    out.write("a.txt", "old")
+    large = {"x": torch.ones(100_000)}
     with small_disk(50_000):
-        with pytest.raises(DataError, match=r"last\.pt could not be written: .*; the one before it is as it was"):
-            save_checkpoint(path, {"x": torch.ones(100_000)})
+        with pytest.raises(DataError, match=r"last\.pt could not be written: .*; what was there before is as it was"):
+            out.write("last.pt", partial(torch.save, large), sync=True)
         with pytest.raises(DataError, match=r"a\.txt could not be written"):
-            write_text(tmp_path / "a.txt", "new" * 50_000)
-    assert torch.equal(load_checkpoint(path)["x"], torch.ones(3))
+            out.write("a.txt", "new" * 50_000)
+    assert torch.equal(torch.load(tmp_path / "last.pt", weights_only=True)["x"], torch.ones(3))
     assert (tmp_path / "a.txt").read_text() == "old"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.txt", "last.pt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".mfsf2-written", "a.txt", "last.pt"]
+
+
+def test_a_run_replaces_no_files_of_others(lesions: Path, tmp_path: Path) -> None:
+    """A folder that holds something of a run's name; a run that died early may be begun again."""
+    for name in ("split.json", "results.json", "best/model.safetensors"):
+        folder = tmp_path / name.replace("/", "_")
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("mine")
+        check_refused(rf"{name}: there already and not written by this script", lesions, folder)
+        assert (folder / name).read_text() == "mine"
+    OutputFolder(tmp_path / "early").claim(["config.yaml", "log.txt"])
+    (tmp_path / "early" / "config.yaml").write_text("task: cls\n")
+    assert train.main(arguments("ham10000_cls", lesions, tmp_path / "early"))["epochs"] == 1
+
+
+def test_files_that_were_changed_since_are_kept(tmp_path: Path) -> None:
+    out = OutputFolder(tmp_path)
+    for text in ("one", "two"):
+        out.write("sub/a.txt", text)
+    assert OutputFolder(tmp_path).write("sub/a.txt", "three").read_text() == "three"
+    (tmp_path / "sub" / "a.txt").write_text("corrected by hand")
+    for folder in (out, OutputFolder(tmp_path)):
+        with pytest.raises(DataError, match=r"sub/a\.txt: there already and not written by this script, or changed"):
+            folder.write("sub/a.txt", "four")
+    assert (tmp_path / "sub" / "a.txt").read_text() == "corrected by hand"
 
 
 @pytest.mark.training
@@ -242,48 +301,53 @@ def test_disk_that_fills_up_during_a_training(lesions: Path, tmp_path: Path) -> 
 
 
 def test_evaluate(lesions: Path, trained: Path, tmp_path: Path) -> None:
-    fixed = ["--out", str(tmp_path / "out"), "--device", "cpu"]
-
-    def check(message: str, checkpoint: Path, data: str, folder: Path, *more: str) -> None:
-        given = ["--checkpoint", str(checkpoint), "--data", data, "--folder", str(folder)]
+    def check(message: str, checkpoint: Path | str, name: str, folder: Path, *more: str) -> None:
+        given = ["--checkpoint", str(checkpoint), "--data.name", name, "--data.folder", str(folder)]
         with pytest.raises(SystemExit, match=message):
-            evaluate.main([*given, *fixed, *more])
+            evaluate.main([*given, "--out", str(tmp_path / "out"), "--device", "cpu", *more])
         assert not (tmp_path / "out").exists()
+
+    def saved(name: str, model: Any, labels: list[str] | None = None) -> Path:
+        mfsf2.save_pretrained(model, tmp_path / name, labels)
+        return tmp_path / name
 
     best = trained / "best"
     challenge = write_dataset("isic2019", tmp_path / "isic", lesions=1)
     check("checkpoint .*absent", tmp_path / "absent", "ham10000", lesions)
     check("isic2019 has no masks", best, "isic2019", challenge)
     polyps = write_dataset("kvasir", tmp_path / "polyps", lesions=1)
-    check("kvasir has no classes, which this network predicts", best, "kvasir", polyps)
-    parts = json.loads((trained / "split.json").read_text())["parts"]
-    network: Any = mfsf2.create_model("mfsf2_tiny_cls", num_classes=8)
-    mfsf2.save_pretrained(network, tmp_path / "eight", list("abcdefgh"))
-    check(
-        r"the network tells .*'h'\] apart, isic2019 has the classes \['MEL'", tmp_path / "eight", "isic2019", challenge
-    )
-    network = mfsf2.create_model("mfsf2_tiny_seg")
-    network.pretrained_cfg["trained_on"] = [hash_id(name) for part in parts.values() for name in part]
-    mfsf2.save_pretrained(network, tmp_path / "seen")
-    check("no image is left to measure", tmp_path / "seen", "ham10000", lesions)
-    given = [
-        "--checkpoint",
-        str(best),
-        "--data",
-        "ham10000",
-        "--folder",
-        str(lesions),
-        "--out",
-        str(lesions / METADATA[0]),
-    ]
-    with pytest.raises(SystemExit, match="is not a folder that can be written to"):
-        evaluate.main(given)
-    check("no such split file", best, "ham10000", lesions, "--split", str(tmp_path / "none.json"))
+    check("kvasir has no classes, which this model predicts", best, "kvasir", polyps)
+    eight = saved("eight", mfsf2.create_model("mfsf2_tiny_cls", num_classes=8), list("abcdefgh"))
+    check(r"the model tells .*'h'\] apart, isic2019 has the classes \['MEL'", eight, "isic2019", challenge)
+    bare = saved("bare", mfsf2.create_model("mfsf2_tiny_cls", num_classes=8))
+    check("the model has 8 classes without names, ham10000 has", bare, "ham10000", lesions)
+    features = saved("features", mfsf2.create_model("mfsf2_tiny_cls", num_classes=0))
+    check("this model has no classifier", features, "ham10000", lesions)
+    one = saved("one", mfsf2.create_model("mfsf2_tiny_cls", num_classes=1), ["mel"])
+    check("the model predicts several classes at once, the data have exclusive classes", one, "ham10000", lesions)
+    splits = json.loads((trained / "split.json").read_text())["splits"]
+    model: Any = mfsf2.create_model("mfsf2_tiny_seg")
+    model.pretrained_cfg["trained_on"] = [hash_id(name) for names in splits.values() for name in names]
+    check("no image is left to measure", saved("seen", model), "ham10000", lesions)
+    check("no such split file", best, "ham10000", lesions, "--split_file", str(tmp_path / "none.json"))
     check("input_size=20 must be at least 29", best, "ham10000", lesions, "--input_size", "20")
-    with pytest.raises(SystemExit, match="2"):
-        evaluate.main(
-            ["--checkpoint", str(best), "--data", "ham10000", "--folder", str(lesions), *fixed, "--fast", "1"]
-        )
+    check("n_bootstrap=0 must be at least 1", best, "ham10000", lesions, "--n_bootstrap", "0")
+    check("2", best, "ham10000", lesions, "--fast", "1")
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="is not a folder that can be written to"):
+        evaluate.main(["--run", str(trained), "--out", str(tmp_path / "file")])
+    for given in ([], ["--checkpoint", str(best)], ["--checkpoint", str(best), "--out", str(tmp_path / "out")]):
+        with pytest.raises(SystemExit, match="give --run, or --checkpoint"):
+            evaluate.main(given)
+    with pytest.raises(SystemExit, match=r"run .*: not the folder of a training"):
+        evaluate.main(["--run", str(tmp_path)])
+
+
+def test_evaluate_replaces_no_files_of_others(lesions: Path, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(SystemExit, match=r"results\.json: there already and not written by this script"):
+        evaluate.main(["--run", str(trained), "--out", str(tmp_path), "--device", "cpu"])
+    assert (tmp_path / "results.json").read_text() == "{}"
 
 
 def test_predict(lesions: Path, trained: Path, tmp_path: Path) -> None:
@@ -295,34 +359,23 @@ def test_predict(lesions: Path, trained: Path, tmp_path: Path) -> None:
 
     image = next((lesions / IMAGE_FOLDERS[0]).iterdir())
     (tmp_path / "empty").mkdir()
-    check("neither a file nor a folder", tmp_path / "absent")
+    check("neither a file nor a folder, and matches none", tmp_path / "absent")
+    check("neither a file nor a folder, and matches none", tmp_path / "*.jpg")
     check("images: none in", tmp_path / "empty")
-    check(f"more than one file is called {image.stem}", image, image)
-    check("this network takes one image and no stack", image, more=("--stacks", str(tmp_path)))
+    (tmp_path / "empty" / "notes.txt").touch()
+    check("images: none in .*; 1 files are no images", tmp_path / "empty")
+    other = tmp_path / "other" / image.parent.name
+    other.mkdir(parents=True)
+    (other / image.name).write_bytes(image.read_bytes())
+    check(f"are both called {image.parent.name}/{image.name}, and results go by name", image, other / image.name)
+    check("this model takes one image and no stack", image, more=("--stacks", str(tmp_path)))
     (tmp_path / "text.jpg").write_text("no image")
-    check("not a readable image", image, tmp_path / "text.jpg")
-    network = mfsf2.create_model("mfsf2_tiny_cls", in_chans=1)
-    mfsf2.save_pretrained(network, tmp_path / "grey")
-    with pytest.raises(SystemExit, match="its network takes 1 channels, images here have 3"):
+    check("not a readable image", image, tmp_path / "text.jpg", more=("--strict",))
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    check("DICOM is not read; convert it to PNG", tmp_path / "empty", tmp_path / "a.dcm", more=("--strict",))
+    (tmp_path / "a.dcm").rename(tmp_path / "empty" / "a.dcm")
+    check("DICOM is not read; convert it to PNG", tmp_path / "empty")
+    model = mfsf2.create_model("mfsf2_tiny_cls", in_chans=1)
+    mfsf2.save_pretrained(model, tmp_path / "grey")
+    with pytest.raises(SystemExit, match="its model takes 1 channels, images here have 3"):
         predict.main(["--checkpoint", str(tmp_path / "grey"), "--images", str(image), "--out", str(tmp_path / "out")])
-
-
-def test_visualize(lesions: Path, trained: Path, tmp_path: Path) -> None:
-    image = next((lesions / IMAGE_FOLDERS[0]).iterdir())
-    mfsf2.save_pretrained(mfsf2.create_model("mfsf2_tiny_cls"), tmp_path / "cls")
-    mfsf2.save_pretrained(mfsf2.create_model("mfsf2_tiny_seg"), tmp_path / "seg")
-
-    def check(message: str, figure: str, checkpoint: Path, *more: str, out: str = "a.png") -> None:
-        given = ["--checkpoints", str(checkpoint), "--images", str(image), "--out", str(tmp_path / out)]
-        with pytest.raises(SystemExit, match=message):
-            visualize.main([figure, *given, *more])
-        assert not (tmp_path / out).exists()
-
-    check("mfsf2_seg predicts no classes", "gradcam", tmp_path / "seg")
-    check("mfsf2_cls predicts no masks", "contours", tmp_path / "cls")
-    check("the fused maps are 1 to 4", "gradcam", tmp_path / "cls", "--stage", "5")
-    check("--masks: 2 for 1 images", "contours", tmp_path / "seg", "--masks", str(image), str(image))
-    check("--titles: 2 for 1 networks", "gradcam", tmp_path / "cls", "--titles", "a", "b")
-    check(r"figures are files that end in .*\.png", "gradcam", tmp_path / "cls", out="a.xyz")
-    check("no such folder", "gradcam", tmp_path / "cls", out="absent/a.png")
-    check("2", "explain", tmp_path / "cls")

@@ -1,7 +1,8 @@
-"""Every configuration, trained on synthetic data in its layout; then evaluate.py, predict.py and visualize.py."""
+"""Every configuration, trained on synthetic data in its layout; then evaluate.py and predict.py."""
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 import predict
 import pytest
 import torch
-import visualize
 import yaml
 from accelerate import Accelerator
-from engine.inference import predict_records, prepare_image
-from engine.network import load_network
+from datasets import Sample, ham10000, isic2018, isic2019
+from datasets.overlap import hash_file, hash_id
+from inference import predict_samples, prepare_image
+from models import load_model
 from PIL import Image
-from readers import Record, ham10000, hash_id, isic2018, isic2019
 from runs import CONFIGS, SETTINGS, Run, data_of
 from torch import Tensor
 
@@ -28,9 +29,9 @@ Results = dict[str, Any]
 
 def evaluation(config: str, folder: Path, data: Path, out: Path, *more: str) -> Results:
     name = data_of(config)
-    fixed = ["--checkpoint", str(folder / "best"), "--data", name, "--folder", str(data), "--out", str(out)]
-    split = [] if "--split" in more else ["--split", str(folder / "split.json")]
-    return evaluate.main([*fixed, *split, "--rounds", "20", "--device", "cpu", *more])
+    fixed = ["--checkpoint", str(folder / "best"), "--data.name", name, "--data.folder", str(data), "--out", str(out)]
+    split = [] if "--split_file" in more else ["--split_file", str(folder / "split.json")]
+    return evaluate.main([*fixed, *split, "--n_bootstrap", "20", "--device", "cpu", *more])
 
 
 @pytest.mark.parametrize(
@@ -47,79 +48,84 @@ def test_train_and_evaluate(
     assert {"torch", "timm", "monai"} <= set(json.loads((folder / "environment.json").read_text()))
     assert "groups (" in (folder / "log.txt").read_text()
 
-    network: Any = mfsf2.create_model(f"local-dir:{folder / 'best'}")
-    parts = json.loads((folder / "split.json").read_text())["parts"]
-    assert network.pretrained_cfg["trained_on"] == sorted(map(hash_id, parts["train"]))
-    assert list(network.pretrained_cfg["input_size"]) == [3, 32, 32]
+    model: Any = mfsf2.create_model(f"local-dir:{folder / 'best'}")
+    splits = json.loads((folder / "split.json").read_text())["splits"]
+    files = {path.stem: path for path in data.rglob("*.jpg") if path.parent.name != "masks"}
+    public = set() if data_of(config) == "psinkd" else {hash_id(name) for name in splits["train"]}
+    contents = {hash_file(files[name]) for name in splits["train"]}
+    assert model.pretrained_cfg["trained_on"] == sorted(public | contents)
+    assert list(model.pretrained_cfg["input_size"]) == [3, 32, 32]
 
     results = evaluation(config, folder, data, tmp_path)
-    assert f"0 of {len(parts['test'])} images left out" in capsys.readouterr().out
-    assert results["images"] == len(parts["test"])
+    assert f"0 of {len(splits['test'])} images left out" in capsys.readouterr().out
+    assert results["images"] == len(splits["test"])
     expected = {"seg": {"dice", "iou"}, "clsseg": {"dice", "auc"}}.get(written["task"], {"auc", "macro_f1"})
     assert expected <= set(results["intervals"]) and expected <= set(results)
     for name, (low, high) in results["intervals"].items():
         assert 0 <= low <= high <= 1, name
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(results))
-    drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == (set() if written["task"] == "seg" else {"confusion.png", "reliability.png"})
+    drawn = {path.name for path in tmp_path.iterdir() if path.suffix in (".png", ".pdf")}
+    both = {f"{name}.{kind}" for name in ("confusion", "reliability") for kind in ("png", "pdf")}
+    assert drawn == (set() if written["task"] == "seg" else both)
     if "seg" in written["task"]:
         assert 0.2 < results["fixed_mask_dice"] < 1
     if written["task"] != "seg":
         assert set(results["melanoma"]) == {"sensitivity_at_90%_specificity", "sensitivity_at_95%_specificity"}
     with (tmp_path / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["id"] for row in rows] == parts["test"]
+    assert [row["id"] for row in rows] == splits["test"]
 
 
 @pytest.mark.training
-def test_flips_and_another_size(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_tta_and_another_size(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     """The mean over an image and its mirror images does not change when the image is mirrored."""
     folder = run("ham10000_clsseg")
-    network = load_network(str(folder / "best"))
+    model = load_model(str(folder / "best"))
     image = next((folders["ham10000"] / ham10000.IMAGE_FOLDERS[0]).iterdir())
     with Image.open(image) as picture:
         picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.png")
         picture.save(tmp_path / "plain.png")
-    records = [Record(name, tmp_path / f"{name}.png", name) for name in ("plain", "mirrored")]
+    samples = [Sample(name, tmp_path / f"{name}.png", name) for name in ("plain", "mirrored")]
     seen: dict[bool, list[Tensor]] = {False: [], True: []}
     logits = {}
-    for flips, masks in seen.items():
-        found = predict_records(network, records, Accelerator(cpu=True), lambda _r, m, s=masks: s.append(m), flips)
-        logits[flips] = torch.tensor([prediction.logits for prediction in found])
+    for tta, masks in seen.items():
+        keep = partial(lambda kept, _sample, mask: kept.append(mask), masks)
+        found = predict_samples(model, samples, Accelerator(cpu=True), use_mask=keep, tta=tta)
+        logits[tta] = torch.tensor([prediction.logits for prediction in found])
     torch.testing.assert_close(logits[True][0], logits[True][1], atol=1e-4, rtol=1e-4)
     assert (logits[False][0] - logits[False][1]).abs().max() > 1e-3
-    views = torch.cat([prepare_image(records[0].image, network).flip(dims) for dims in ((), (3,), (2,), (2, 3))])
-    torch.testing.assert_close(logits[True][0], network(views).logits.mean(0), atol=1e-4, rtol=1e-4)
+    views = torch.cat([prepare_image(samples[0].image, model).flip(dims) for dims in ((), (3,), (2,), (2, 3))])
+    torch.testing.assert_close(logits[True][0], model(views).logits.mean(0), atol=1e-4, rtol=1e-4)
     assert (seen[True][0] != seen[True][1].flip(1)).float().mean() < 0.01
 
     data = folders["ham10000"]
     plain = evaluation("ham10000_clsseg", folder, data, tmp_path / "a")
-    flipped = evaluation("ham10000_clsseg", folder, data, tmp_path / "b", "--flips", "true")
+    flipped = evaluation("ham10000_clsseg", folder, data, tmp_path / "b", "--tta", "true")
     larger = evaluation("ham10000_clsseg", folder, data, tmp_path / "c", "--input_size", "64")
-    assert (plain["flips"], plain["frequencies"], plain["input_size"]) == (False, False, 32)
-    assert (flipped["flips"], flipped["input_size"]) == (True, 32) and flipped["log_loss"] != plain["log_loss"]
-    assert (larger["flips"], larger["input_size"]) == (False, 64) and larger["log_loss"] != plain["log_loss"]
+    assert (plain["tta"], plain["class_prior"], plain["input_size"]) == (False, False, 32)
+    assert (flipped["tta"], flipped["input_size"]) == (True, 32) and flipped["log_loss"] != plain["log_loss"]
+    assert (larger["tta"], larger["input_size"]) == (False, 64) and larger["log_loss"] != plain["log_loss"]
 
 
 @pytest.mark.training
-def test_frequencies_of_the_training_part(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
-    """Probabilities are those of Bayes' rule with the training part's frequencies in place of equal ones."""
+def test_class_prior_of_the_training_split(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Probabilities are those of Bayes' rule with the training split's frequencies in place of equal ones."""
     folder, data = run("ham10000_clsseg"), folders["ham10000"]
-    parts = json.loads((folder / "split.json").read_text())["parts"]
-    labels = {record.id: record.label for record in ham10000.read(data).records}
-    counts = np.bincount([labels[name] for name in parts["train"]], minlength=7)
+    splits = json.loads((folder / "split.json").read_text())["splits"]
+    labels = {sample.id: sample.label for sample in ham10000.read(data).samples}
+    counts = np.bincount([labels[name] for name in splits["train"]], minlength=7)
     assert counts.min() < counts.max()
     plain = evaluation("ham10000_clsseg", folder, data, tmp_path / "a")
-    shifted = evaluation("ham10000_clsseg", folder, data, tmp_path / "b", "--frequencies", "true")
-    assert shifted["frequencies"] and shifted["temperature"] != plain["temperature"]
+    shifted = evaluation("ham10000_clsseg", folder, data, tmp_path / "b", "--class_prior", "true")
+    assert shifted["class_prior"] and shifted["temperature"] != plain["temperature"]
     for before, after in zip(predicted(tmp_path / "a"), predicted(tmp_path / "b")):
         expected = counts * np.array([float(before[name]) for name in ham10000.CLASSES])
         found = [float(after[name]) for name in ham10000.CLASSES]
         assert found == pytest.approx(expected / expected.sum(), abs=1e-5)
-    with pytest.raises(SystemExit, match="give the --split"):
-        evaluation("ham10000_clsseg", folder, data, tmp_path / "c", "--split", "null", "--frequencies", "true")
-    with pytest.raises(SystemExit, match="this network predicts no classes"):
-        evaluation("ham10000_seg", run("ham10000_seg"), data, tmp_path / "d", "--frequencies", "true")
+    with pytest.raises(SystemExit, match="give the --split_file"):
+        evaluation("ham10000_clsseg", folder, data, tmp_path / "c", "--split_file", "null", "--class_prior", "true")
+    with pytest.raises(SystemExit, match="this model predicts no classes"):
+        evaluation("ham10000_seg", run("ham10000_seg"), data, tmp_path / "d", "--class_prior", "true")
 
 
 @pytest.mark.training
@@ -128,12 +134,12 @@ def test_overlap_is_left_out(
 ) -> None:
     """ISIC 2018's synthetic images bear the names of HAM10000's, as some of the real ones do."""
     folder = run("ham10000_seg")
-    parts = json.loads((folder / "split.json").read_text())["parts"]
+    splits = json.loads((folder / "split.json").read_text())["splits"]
     names = {path.stem for path in (folders["isic2018"] / "ISIC2018_Task1-2_Training_Input").iterdir()}
-    shared = names & {*parts["train"], *parts["val"]}
+    shared = names & {*splits["train"], *splits["val"]}
     assert shared and names - shared
-    fixed = ["--checkpoint", str(folder / "best"), "--data", "isic2018", "--folder", str(folders["isic2018"])]
-    results = evaluate.main([*fixed, "--out", str(tmp_path), "--rounds", "5", "--device", "cpu"])
+    fixed = ["--checkpoint", str(folder / "best"), "--data.name", "isic2018", "--data.folder", str(folders["isic2018"])]
+    results = evaluate.main([*fixed, "--out", str(tmp_path), "--n_bootstrap", "5", "--device", "cpu"])
     assert results["images"] == len(names - shared)
     assert f"{len(shared)} of {len(names)} images left out" in capsys.readouterr().out
 
@@ -166,13 +172,13 @@ def test_predict(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.training
-def test_predict_with_the_temperature_of_the_network(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
-    network = load_network(str(run("ham10000_clsseg") / "best"))
-    network.pretrained_cfg["temperature"] = 2.0
-    mfsf2.save_pretrained(network, tmp_path / "network")
+def test_predict_with_the_temperature_of_the_model(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    model = load_model(str(run("ham10000_clsseg") / "best"))
+    model.pretrained_cfg["temperature"] = 2.0
+    mfsf2.save_pretrained(model, tmp_path / "model")
     image = next((folders["ham10000"] / ham10000.IMAGE_FOLDERS[0]).iterdir())
     options = ["--images", str(image), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    (prediction,) = predict.main(["--checkpoint", str(tmp_path / "network"), *options])
+    (prediction,) = predict.main(["--checkpoint", str(tmp_path / "model"), *options])
     expected = (torch.tensor(prediction.logits) / 2).softmax(0)
     (row,) = predicted(tmp_path / "out")
     assert [float(row[name]) for name in ham10000.CLASSES] == pytest.approx(expected.tolist(), abs=1e-5)
@@ -193,27 +199,8 @@ def test_predict_with_and_without_stacks(run: Run, folders: dict[str, Path], tmp
     both, alone = predicted(tmp_path / "with"), predicted(tmp_path / "without")
     assert both[0] != alone[0] and both[1] == alone[1]
     (stacks / f"{names[0]}_4.png").unlink()
-    with pytest.raises(SystemExit, match=rf"stacks: {names[0]} has 3 slices, the network takes 4"):
+    with pytest.raises(SystemExit, match=rf"stacks: {names[0]} has 3 slices, the model takes 4"):
         predict.main([*fixed, "--out", str(tmp_path / "with"), "--stacks", str(stacks)])
-
-
-@pytest.mark.training
-def test_visualize(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
-    data = folders["ham10000"]
-    images = sorted((data / ham10000.IMAGE_FOLDERS[0]).iterdir())[:2]
-    masks = [data / ham10000.MASK_FOLDER / f"{image.stem}_segmentation.png" for image in images]
-    networks = [str(run(name) / "best") for name in ("ham10000_cls", "ham10000_clsseg")]
-    pictures = ["--images", *map(str, images)]
-    visualize.main(["gradcam", "--checkpoints", *networks, *pictures, "--out", str(tmp_path / "gradcam.png")])
-    segmenters = [networks[1], str(run("ham10000_seg") / "best")]
-    more = ["--masks", *map(str, masks), "--titles", "both", "one"]
-    visualize.main(["contours", "--checkpoints", *segmenters, *pictures, *more, "--out", str(tmp_path / "c.png")])
-    with Image.open(tmp_path / "gradcam.png") as figure:
-        assert figure.width > figure.height > 400
-    pixels = np.array(Image.open(tmp_path / "c.png").convert("RGB")).astype(int)
-    green = (pixels[..., 1] > 200) & (pixels[..., 0] < 60) & (pixels[..., 2] < 60)
-    third = pixels.shape[1] // 3
-    assert all(green[:, start : start + third].any() for start in (0, third, 2 * third))
 
 
 IMAGES = {
@@ -227,35 +214,8 @@ IMAGES = {
 
 @pytest.mark.training
 @pytest.mark.parametrize("config", IMAGES)
-def test_predict_and_visualize_on_each_data_set(
-    config: str, run: Run, folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_predict_on_each_data_set(config: str, run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     data, best = folders[data_of(config)], str(run(config) / "best")
     images = sorted((data / IMAGES[config]).iterdir())
     predict.main(["--checkpoint", best, "--images", str(images[0].parent), "--out", str(tmp_path), "--device", "cpu"])
     assert [row["id"] for row in predicted(tmp_path)] == [image.stem for image in images]
-    figure = "contours" if config.endswith("seg") else "gradcam"
-    visualize.main([figure, "--checkpoints", best, "--images", *map(str, images[:2]), "--out", str(tmp_path / "a.png")])
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.width > 400
-
-
-@pytest.mark.training
-def test_class_activation_is_the_gradient(run: Run, folders: dict[str, Path]) -> None:
-    """Against the definition: finite differences of the logit along each channel of the fused map."""
-    network = visualize.load_with(str(run("ham10000_cls") / "best"), "head").double()
-    image = next((folders["ham10000"] / ham10000.IMAGE_FOLDERS[0]).iterdir())
-    x = visualize.prepare_image(image, network).double()
-    heat, label, _ = visualize.class_activation(network, x, 3)
-    stage = network.encoder.fusion.stages[3]
-    kept: list[torch.Tensor] = []
-    with stage.register_forward_hook(lambda _m, _i, output: kept.append(output)):
-        base = network(x)[0, label].item()
-    weights = []
-    for channel in range(kept[0].shape[1]):
-        change = torch.zeros_like(kept[0])
-        change[:, channel] = 1e-5
-        with stage.register_forward_hook(lambda _m, _i, output, c=change: output + c):
-            weights.append((network(x)[0, label].item() - base) / 1e-5)
-    expected = (torch.tensor(weights, dtype=torch.float64).view(-1, 1, 1) * kept[0][0]).sum(0).relu()
-    torch.testing.assert_close(heat, (expected / expected.amax().clamp(min=1e-12)).detach(), atol=1e-3, rtol=1e-3)
