@@ -1,7 +1,7 @@
 """Augmentation of a batch, on the device that trains: one path for images from the disk and from memory.
 
-Every number of an image's augmentation follows from its own seed, so that neither the batch it is in nor the process that
-draws it changes anything.
+Every number of an image's augmentation follows from its own seed, so that neither the batch it is in nor the process
+that draws it changes anything.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Augment", "augment_batch", "stored_size"]
+__all__ = ["Augment", "augment_batch", "random_grid", "stored_size"]
 
 _DRAWS = 10
 """Random numbers that the augmentation of one image takes: six for the geometry, four for the colors."""

@@ -11,68 +11,89 @@ two cores.
 It needs torch, timm and matplotlib; rows of other libraries are left out where they are not installed.
 """
 
-import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from benchmarks.blocks import block_rows
-from benchmarks.classification import SIZE, inference_rows, training_rows
-from benchmarks.deployed import deployed_rows
-from benchmarks.loading import loading_rows
-from benchmarks.profiling import profiles
-from benchmarks.report import HEADER, draw_scaling, machine, markdown, shares_table, write_json
-from benchmarks.scaling import scaling
-from benchmarks.segmentation import segmentation_rows
-from benchmarks.timing import Row
+from cli import Parser, check_ranges, exit_on_data_error
+from files import OutputFolder, to_json
 
-GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
-    "blocks": block_rows,
-    "inference": inference_rows,
-    "deployed": deployed_rows,
-    "training": training_rows,
-    "segmentation": segmentation_rows,
-    "loading": loading_rows,
-}
+if TYPE_CHECKING:
+    from benchmarks.timing import Row
 
-ALL = [*GROUPS, "scaling", "profile"]
+ROWS = ("blocks", "inference", "deployed", "training", "segmentation", "loading")
+GROUPS = (*ROWS, "scaling", "profile")
+FILES = ("benchmark.json", "scaling.png")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> Parser:
+    parser = Parser(description="Measure the library beside its published form, its backbones and other libraries.")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for benchmark.json and, of the group scaling, scaling.png"
+        "--out", type=str, required=True, help="folder for benchmark.json and, of the group scaling, scaling.png"
     )
-    parser.add_argument("--groups", nargs="+", choices=ALL, default=ALL)
-    parser.add_argument("--rounds", type=int, default=9, help="at least 2; default: 9")
-    parser.add_argument("--threads", type=int, default=None, help="threads of torch; default: its own choice")
-    args = parser.parse_args()
-    if args.rounds < 2:
-        parser.error("--rounds must be at least 2")
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    args.out.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="what to measure")
+    parser.add_argument("--rounds", type=int, default=9, help="how often each side of a row is timed, at least 2")
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0 for its own choice")
+    return parser
+
+
+def benchmark(groups: Sequence[str], rounds: int, folder: OutputFolder) -> None:
+    """Measure, print and write, group by group, because a whole run takes long."""
+    from benchmarks.classification import SIZE
+    from benchmarks.profiling import profiles
+    from benchmarks.report import HEADER, content, draw_scaling, machine, markdown, shares_table
+    from benchmarks.scaling import scaling
+
     print(", ".join(f"{key} {value}" for key, value in machine().items() if value), end="\n\n")
     print(HEADER)
     rows: list[Row] = []
     times: Any = None
     shares: Any = None
-    for group in args.groups:
+    measure_rows = row_groups()
+    for group in groups:
         if group == "scaling":
-            times = scaling(args.rounds)
-            draw_scaling(args.out / "scaling.png", times, SIZE)
+            times = scaling(rounds)
+            folder.write("scaling.png", partial(draw_scaling, scaling=times, size=SIZE))
         elif group == "profile":
             shares = profiles()
         else:
-            for row in GROUPS[group](args.rounds):
+            for row in measure_rows[group](rounds):
                 rows.append(row)
                 print(markdown(row), flush=True)
-        # After every group, because a whole run takes long.
-        write_json(args.out / "benchmark.json", rows, times, shares)
+        folder.write("benchmark.json", to_json(content(rows, times, shares)))
     if shares:
         print(shares_table(shares))
+
+
+def row_groups() -> dict[str, "Callable[[int], Iterator[Row]]"]:
+    """What yields the rows of each group, given the number of rounds."""
+    from benchmarks.blocks import block_rows
+    from benchmarks.classification import inference_rows, training_rows
+    from benchmarks.deployed import deployed_rows
+    from benchmarks.loading import loading_rows
+    from benchmarks.segmentation import segmentation_rows
+
+    functions = (block_rows, inference_rows, deployed_rows, training_rows, segmentation_rows, loading_rows)
+    return dict(zip(ROWS, functions))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        check_ranges(args, {"[2, inf)": "rounds", "[0, inf)": "threads"})
+    except ValueError as error:
+        parser.error(str(error))
+    with exit_on_data_error():
+        folder = OutputFolder(Path(args.out).expanduser())
+        folder.check(FILES)
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        torch.manual_seed(0)
+        benchmark(args.groups, args.rounds, folder)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from datasets import DataError, MaskFormat, Sample
 from datasets.checks import find_problem
 from datasets.images import open_rgb
-from datasets.masks import open_mask
+from datasets.masks import ONE_FOREGROUND, open_mask
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from tqdm import tqdm
@@ -78,7 +78,7 @@ class Images(Dataset[Batch]):
         try:
             return self._decode(sample)
         except (OSError, SyntaxError, ValueError) as error:
-            problem = find_problem(sample, self.mask_format or MaskFormat())
+            problem = find_problem(sample, self.mask_format or ONE_FOREGROUND)
             raise DataError(problem or f"{sample.image}: {error}") from error
 
     def _decode(self, sample: Sample) -> Batch:
@@ -151,8 +151,8 @@ def sampling_weights(samples: Sequence[Sample], num_classes: int) -> Tensor:
 class EpochSampler(Sampler[list[tuple[int, int]]]):
     """Batches of ``(index, seed)`` for one epoch and one of several processes.
 
-    The order and each image's seed follow from seed and epoch alone. Consecutive batches go to the processes in turn, so
-    that n processes see in one step what one process sees in n accumulated batches.
+    The order and each image's seed follow from seed and epoch alone. Consecutive batches go to the processes in turn,
+    so that n processes see in one step what one process sees in n accumulated batches.
 
     Args:
         length: number of images.

@@ -17,8 +17,8 @@ class Loss:
     """Losses.
 
     Attributes:
-        balance: against unequal classes: draw them equally often (``sampling``), weigh them (``loss``), add the logarithm
-            of their frequencies to the logits while training (``logits``), or nothing.
+        balance: against unequal classes: draw them equally often (``sampling``), weigh them (``loss``), add the
+            logarithm of their frequencies to the logits while training (``logits``), or nothing.
         smoothing: label smoothing.
         mask_weight: weight of the masks' loss where there are classes too.
         deep: weight of the coarser logit maps together, beside 1 of the finest.
@@ -44,8 +44,8 @@ class ModelWithLoss(nn.Module):
     """A model with its loss, so that the two are one module for several processes.
 
     Exclusive classes: cross-entropy; several at once: binary cross-entropy. Masks: Dice (MONAI's) and cross-entropy of
-    the finest logit map, and of the coarser ones, resized to the masks, as deep supervision; pixels without a class count
-    in neither.
+    the finest logit map, and of the coarser ones, resized to the masks, as deep supervision; pixels without a class
+    count in neither.
 
     Args:
         model: what is trained.

@@ -32,8 +32,8 @@ SUMMARY = ("accuracy", "exact_match", "balanced_accuracy", "mean_sensitivity", "
 def summary(probabilities: Tensor, labels: Tensor) -> dict[str, float | None]:
     """Means over the classes for which they are defined; None where there is none.
 
-    Exclusive classes: accuracy, balanced accuracy, macro F1 and macro AUC. Several at once, at a threshold of 0.5: exact
-    match, mean sensitivity, macro F1, macro AUC.
+    Exclusive classes: accuracy, balanced accuracy, macro F1 and macro AUC. Several at once, at a threshold of 0.5:
+    exact match, mean sensitivity, macro F1, macro AUC.
 
     Args:
         probabilities: ``(N, classes)``.
@@ -92,7 +92,7 @@ def auc(scores: Tensor, truth: Tensor) -> float | None:
     if not positives or not negatives:
         return None
     _, place, counts = scores.unique(return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum(0) - (counts - 1) / 2).double()[place]
+    ranks = (counts.cumsum(0) - (counts.double() - 1) / 2)[place]
     return ((ranks[truth.bool()].sum() - positives * (positives + 1) / 2) / (positives * negatives)).item()
 
 
@@ -146,7 +146,7 @@ def sensitivity_at(probabilities: Tensor, labels: Tensor, index: int) -> dict[st
 
 def log_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of exclusive classes, or the binary one where several may hold."""
-    return F.cross_entropy(logits, labels) if labels.ndim == 1 else F.binary_cross_entropy_with_logits(logits, labels)
+    return F.cross_entropy(logits, labels) if labels.ndim == 1 else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -192,8 +192,8 @@ def calibration(logits: Tensor, labels: Tensor, temperature: float) -> dict[str,
 def reliability(probabilities: Tensor, labels: Tensor) -> list[tuple[float, float, int]]:
     """Mean confidence, accuracy and number of each bin of confidence that is not empty.
 
-    Of exclusive classes, confidence is the largest probability of an image, and accuracy whether that class is right. Of
-    several at once, every class of every image counts: its probability, and whether it holds.
+    Of exclusive classes, confidence is the largest probability of an image, and accuracy whether that class is right.
+    Of several at once, every class of every image counts: its probability, and whether it holds.
     """
     if labels.ndim == 1:
         confidence, predicted = probabilities.max(1)

@@ -1,89 +1,95 @@
-"""Quantize a trained network to int8 with ONNX Runtime, and measure what that gains and costs.
+"""Quantize a trained model to int8 with ONNX Runtime, and measure what that gains and costs.
 
-    python examples/quantize.py --checkpoint mfsf2_tiny_clsseg.ham10000 --data ham10000 --folder HAM10000 \
-        --split examples/splits/ham10000.json --out runs/int8
+    python examples/quantize.py --checkpoint mfsf2_tiny_clsseg.ham10000 --data.name ham10000 --data.folder HAM10000 \
+        --split_file examples/splits/ham10000.json --out runs/int8
 
 ``--out`` receives ``float32.onnx``, ``dynamic.onnx`` (weights of matrix products as int8, activations quantized in
-every call), ``static.onnx`` (also convolutions, with ranges of the activations from images of the training part) and
-``results.json`` with size, time, balanced accuracy and Dice of each on the test part. Needs the extras ``train`` and
-``onnx``. Research only.
+every call), ``static.onnx`` (also convolutions, with ranges of the activations from images of the training split) and
+``results.json`` with size, time, balanced accuracy (macro AUC where several classes may hold) and Dice of each on the
+test split. Needs the extras ``train`` and ``onnx``. Research only.
 """
 
-import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from shutil import copyfile
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
-from accelerate import Accelerator
+import torch
 from benchmarks.sessions import open_onnx
 from benchmarks.timing import rounds_of
-from engine.checkpoint import check_folder
-from engine.inference import predict_records, prepare_image
-from engine.measures import summary
-from engine.network import load_network
-from evaluate import check_labels, left_over, logits_and_labels
-from jsonargparse import auto_cli
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
-from readers import DataError, Record, check_files, load_split, read_dataset
+from cli import run_function
+from data import targets_of
+from datasets import Data, DataError, Dataset, Sample, check_files, read_dataset
+from evaluate import find_splits, for_model, left_over
+from files import OutputFolder, to_json
+from inference import Prediction, predict_samples, prepare_image
+from metrics import mean_dice, summary
+from models import load_model
 from torch import Tensor, nn
 
-from mfsf2.deploy import export_onnx, export_program, fold_batch_norm
-
+MODELS = ("float32.onnx", "dynamic.onnx", "static.onnx")
 PRODUCTS = ["MatMul", "Gemm"]
 
 
 def quantize(
-    checkpoint: str,
-    data: Literal["ham10000", "isic2018", "isic2019", "kvasir", "psinkd"],
-    folder: str,
-    split: str,
-    out: str,
-    calibration: int = 100,
-    rounds: int = 15,
+    checkpoint: str, data: Data, split_file: str, out: str, calibration: int = 100, rounds: int = 15
 ) -> dict[str, Any]:
-    """Quantize a trained network of one modality, and measure it. Research only.
+    """Quantize a trained model of one modality, and measure it. Research only.
 
     Args:
-        checkpoint: folder of the network, or a name with its pretrained tag.
+        checkpoint: folder of the model, or a name with its pretrained tag.
         data: the data set.
-        folder: where it lies.
-        split: the split of the training, ``split.json``.
+        split_file: the split of the training, ``split.json``.
         out: folder for the results.
-        calibration: number of images of the training part for the ranges of the activations.
+        calibration: number of images of the training split for the ranges of the activations.
         rounds: how often a single image is timed.
     """
-    try:
-        for name, value in (("calibration", calibration), ("rounds", rounds)):
-            if value < 1:
-                raise DataError(f"{name}={value} must be at least 1")
-        check_folder(Path(out))
-        network = load_network(checkpoint)
-        dataset = read_dataset(data, folder, masks=network.mask_head is not None)
-        parts = load_split(split, dataset)
-        check_labels(network, dataset)
-        records = left_over(network, parts, "test", report=True)
-        # Evenly from the whole part, because its classes may come one after the other.
-        chosen = parts["train"][:: max(1, len(parts["train"]) // calibration)][:calibration]
-        check_files([*records, *chosen])
-        Path(out).mkdir(parents=True, exist_ok=True)
-        images = [prepare_image(record.image, network) for record in chosen]
-        sessions = {path.stem: Session(path, network) for path in write_files(network, images, Path(out))}
-        results = measure(sessions, records, images[0], rounds)
-        (Path(out) / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        return results
-    except (DataError, OSError) as error:
-        raise SystemExit(str(error)) from error
+    for name, value in (("calibration", calibration), ("rounds", rounds)):
+        if value < 1:
+            raise DataError(f"{name}={value} must be at least 1")
+    folder = OutputFolder(Path(out).expanduser())
+    folder.check([*MODELS, "results.json"])
+    model = load_model(checkpoint)
+    if hasattr(model, "stem"):
+        raise DataError(f"checkpoint {checkpoint}: {model.architecture} takes two modalities, give a model of one")
+    dataset = for_model(read_dataset(data, masks=model.mask_head is not None), model)
+    splits, notes = find_splits(dataset, split_file, "test")
+    samples, left_out = left_over(model, dataset, splits, "test")
+    for note in (*notes, left_out):
+        print(note)
+    chosen = spread(splits["train"], calibration)
+    if not chosen:
+        raise DataError(f"{split_file}: no image in train")
+    check_files([*samples, *chosen], dataset.mask_format)
+    images = [prepare_image(sample.image, model) for sample in chosen]
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in write_models(model, images, Path(scratch)):
+            folder.write(path.name, partial(copyfile, path))
+    sessions = {Path(name).stem: Session(folder.folder / name, model) for name in MODELS}
+    results = {"images": len(samples), **measure(sessions, samples, dataset, images[0], rounds)}
+    folder.write("results.json", to_json(results))
+    return results
 
 
-def write_files(network: Any, images: Sequence[Tensor], folder: Path) -> list[Path]:
+def spread(samples: Sequence[Sample], number: int) -> Sequence[Sample]:
+    """So many samples, evenly from all of them, because classes may come one after the other."""
+    return samples[:: max(1, len(samples) // number)][:number]
+
+
+def write_models(model: Any, images: Sequence[Tensor], folder: Path) -> list[Path]:
     """The three files, all for one image at a time of the size of ``images``."""
-    paths = [folder / f"{name}.onnx" for name in ("float32", "dynamic", "static")]
+    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from mfsf2.deploy import export_onnx, export_program, fold_batch_norm
+
+    paths = [folder / name for name in MODELS]
     plain, dynamic, static = paths
     height, width = images[0].shape[2:]
-    program = export_program(fold_batch_norm(network))
+    program = export_program(fold_batch_norm(model))
     export_onnx(program, plain, sizes={"batch": 1, "height": height, "width": width})
     prepared = folder / "prepared.onnx"
     quant_pre_process(plain, prepared, skip_symbolic_shape=True)
@@ -91,7 +97,7 @@ def write_files(network: Any, images: Sequence[Tensor], folder: Path) -> list[Pa
     quantize_static(
         prepared,
         static,
-        Images(images),
+        Calibration(images),
         op_types_to_quantize=[*PRODUCTS, "Conv"],
         weight_type=QuantType.QInt8,
         activation_type=QuantType.QUInt8,
@@ -99,12 +105,11 @@ def write_files(network: Any, images: Sequence[Tensor], folder: Path) -> list[Pa
         # Seven bits for weights: without VNNI, processors saturate sums of products of eight bits.
         reduce_range=True,
     )
-    prepared.unlink()
     return paths
 
 
-class Images(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds images to the calibration, one at a time."""
+class Calibration:
+    """Images one at a time, as ONNX Runtime's ``CalibrationDataReader``."""
 
     def __init__(self, images: Sequence[Tensor]) -> None:
         self.images: Iterator[Tensor] = iter(images)
@@ -115,44 +120,57 @@ class Images(CalibrationDataReader):  # type: ignore[misc]
 
 
 class Session(nn.Module):
-    """An ONNX file in the place of a network."""
+    """An ONNX file in the place of a model."""
 
-    def __init__(self, path: Path, network: Any) -> None:
+    def __init__(self, path: Path, model: Any) -> None:
         super().__init__()
         self.run = open_onnx(path)
         self.path = path
-        self.pretrained_cfg = network.pretrained_cfg
-        self.head, self.mask_head = network.head, network.mask_head
+        self.pretrained_cfg = model.pretrained_cfg
+        self.head, self.mask_head = model.head, model.mask_head
 
     def forward(self, image: Tensor) -> Any:
         return self.run(image)
 
 
-def measure(sessions: dict[str, Session], records: list[Record], image: Tensor, rounds: int) -> dict[str, Any]:
-    """Size, time and measures of each file."""
+def measure(
+    sessions: dict[str, Session], samples: list[Sample], dataset: Dataset, image: Tensor, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Size, time and metrics of each file."""
+    from accelerate import Accelerator
+
     times = rounds_of({name: partial(session, image) for name, session in sessions.items()}, rounds)
-    results: dict[str, Any] = {"images": len(records)}
+    results = {}
     for name, session in sessions.items():
-        predictions = predict_records(session, records, Accelerator(cpu=True))
+        predictions = predict_samples(session, samples, Accelerator(cpu=True), dataset.mask_format)
         row = {
             "mib": session.path.stat().st_size / 2**20,
             "ms": median(times[name]),
             "time_over_float32": median(a / b for a, b in zip(times[name], times["float32"])),
+            **metrics_of(predictions, samples, dataset),
         }
-        if predictions[0].logits:
-            logits, labels = logits_and_labels(predictions, records)
-            row["balanced_accuracy"] = summary(logits.softmax(1), labels)["balanced_accuracy"]
-        if predictions[0].dice is not None:
-            row["dice"] = sum(prediction.dice or 0.0 for prediction in predictions) / len(predictions)
         results[name] = row
         print(f"{name:<8}", "  ".join(f"{key} {value:.4f}" for key, value in row.items()), flush=True)
     return results
 
 
+def metrics_of(predictions: Sequence[Prediction], samples: Sequence[Sample], dataset: Dataset) -> dict[str, float]:
+    """Balanced accuracy, or macro AUC where several classes may hold, and mean Dice; those that apply."""
+    found: dict[str, float] = {}
+    if len(predictions[0].logits):
+        logits = torch.tensor([prediction.logits for prediction in predictions])
+        name = "auc" if dataset.multi_label else "balanced_accuracy"
+        probabilities = logits.sigmoid() if dataset.multi_label else logits.softmax(1)
+        value = summary(probabilities, targets_of(samples))[name]
+        found |= {} if value is None else {name: value}
+    if len(predictions[0].dice):
+        found["dice"] = mean_dice(torch.tensor([prediction.dice for prediction in predictions]))
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """The command line."""
-    results: dict[str, Any] = auto_cli(quantize, args=None if argv is None else list(argv), as_positional=False)
-    return results
+    return run_function(quantize, argv)
 
 
 if __name__ == "__main__":

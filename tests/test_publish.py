@@ -93,6 +93,19 @@ def test_the_model_card(server: HubServer) -> None:
         assert part in text, part
 
 
+def test_the_card_of_several_labels_at_once(tmp_path: Path) -> None:
+    """What the training script writes beside the weights is there again, and the card says what a logit means."""
+    model = build("clsseg", num_classes=2)
+    entries = {"multi_label": True, "mask_names": ["background", "a"], "ignore_index": 255}
+    model.pretrained_cfg.update(entries, temperature=1.25)
+    mfsf2.save_pretrained(model, tmp_path, NAMES)
+    text = (tmp_path / "README.md").read_text()
+    assert "Several classes may hold at once: the sigmoid of a logit is its probability." in text
+    assert "Divide the logits by 1.25 (temperature scaling) before the sigmoid." in text and "softmax" not in text
+    loaded = mfsf2.create_model(f"local-dir:{tmp_path}").pretrained_cfg
+    assert {key: loaded[key] for key in entries} == entries
+
+
 def test_the_card_s_code_runs(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = build(num_classes=2)

@@ -1,6 +1,5 @@
 """What a benchmark leaves behind: a table, JSON, a plot."""
 
-import json
 import os
 import platform
 import statistics
@@ -16,7 +15,7 @@ import mfsf2
 
 from .timing import Row
 
-__all__ = ["HEADER", "draw_scaling", "machine", "markdown", "shares_table", "write_json"]
+__all__ = ["HEADER", "content", "draw_scaling", "machine", "markdown", "shares_table"]
 
 
 def machine() -> dict[str, Any]:
@@ -65,16 +64,17 @@ def shares_table(profiles: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def write_json(path: Path, rows: Iterable[Row], scaling: Any, profiles: Any) -> None:
-    content = {"machine": machine(), "rows": [asdict(row) for row in rows], "scaling": scaling, "profiles": profiles}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+def content(rows: Iterable[Row], scaling: Any, profiles: Any) -> dict[str, Any]:
+    """What ``benchmark.json`` holds."""
+    return {"machine": machine(), "rows": [asdict(row) for row in rows], "scaling": scaling, "profiles": profiles}
 
 
 def draw_scaling(path: Path, scaling: dict[str, dict[int, dict[str, list[float]]]], size: int) -> None:
     """Time against pixels and against images, each with the straight line through its largest point."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
     panels = (("size", "megapixels of one image"), ("batch", f"images of {size} x {size} pixels"))
     for axis, (key, label) in zip(axes, panels):
         points = scaling[key]
@@ -85,6 +85,4 @@ def draw_scaling(path: Path, scaling: dict[str, dict[int, dict[str, list[float]]
             axis.plot([0, xs[-1]], [0, ys[-1]], color=line.get_color(), linewidth=1, alpha=0.5)
         axis.set(xlabel=label, ylabel="milliseconds", xlim=0, ylim=0)
         axis.legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figure.savefig(path, dpi=120, format="png")

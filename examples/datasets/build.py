@@ -37,6 +37,11 @@ class Row:
     mask: Path | None = None
     stack: tuple[Path, ...] = ()
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether its group is unknown."""
+        return is_missing(self.group)
+
 
 def make_samples(rows: Sequence[Row], classes: Sequence[str], where: str) -> list[Sample]:
     """Samples with class indices; images of an unknown group are groups of their own.
@@ -51,7 +56,7 @@ def make_samples(rows: Sequence[Row], classes: Sequence[str], where: str) -> lis
     if bare:
         raise DataError(f"{where}: {len(bare)} images have no label, the first are {', '.join(bare[:3])}")
     index = {name: position for position, name in enumerate(classes)}
-    groups = fill_groups({row.id: "" if is_missing(row.group) else row.group for row in rows})
+    groups = fill_groups({row.id: "" if row.is_alone else row.group for row in rows})
     return [
         Sample(
             row.id,
@@ -76,11 +81,9 @@ def fill_groups(groups: dict[str, str]) -> dict[str, str]:
     }
 
 
-def note_alone(names: Sequence[str], what: str = "group") -> tuple[str, ...]:
+def note_alone(names: Sequence[str], what: str) -> tuple[str, ...]:
     """A note on images that are groups of their own because nothing is known, if there are any."""
-    if not names:
-        return ()
-    return (f"{len(names)} images have no {what} and are groups of their own, as {names[0]}",)
+    return (f"{len(names)} images have no {what} and are groups of their own, as {names[0]}",) if names else ()
 
 
 def sort_names(names: set[str]) -> list[str]:
@@ -100,10 +103,10 @@ def apply_groups(dataset: Dataset, data: Data) -> Dataset:
         groups = _by_table(Path(data.group_table).expanduser(), data, dataset)
     else:
         return dataset
-    alone = [identity for identity, group in groups.items() if not group]
+    notes = note_alone([identity for identity, group in groups.items() if not group], "group")
     groups = fill_groups(groups)
     samples = [replace(sample, group=groups[sample.id]) for sample in dataset.samples]
-    return replace(dataset, samples=samples, group_kind="group", notes=(*dataset.notes, *note_alone(alone)))
+    return replace(dataset, samples=samples, group_kind="group", notes=(*dataset.notes, *notes))
 
 
 def _by_regex(text: str, samples: Sequence[Sample]) -> dict[str, str]:

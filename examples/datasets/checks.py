@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from .errors import DataError
 from .images import open_rgb
-from .masks import IGNORE, MaskFormat, open_mask, value_of_foreground
+from .masks import IGNORE, ONE_FOREGROUND, MaskFormat, open_mask, value_of_foreground
 from .records import Sample
 
 __all__ = ["check_files", "check_foreground", "find_problem"]
 
 
-def check_files(samples: Sequence[Sample], mask_format: MaskFormat = MaskFormat(), workers: int = 4) -> None:
+def check_files(samples: Sequence[Sample], mask_format: MaskFormat = ONE_FOREGROUND, workers: int = 4) -> None:
     """Decode every file once.
 
     Raises:
@@ -35,7 +35,7 @@ def check_files(samples: Sequence[Sample], mask_format: MaskFormat = MaskFormat(
         _check_values([sample.mask for sample in samples if sample.mask], mask_format, workers)
 
 
-def find_problem(sample: Sample, mask_format: MaskFormat = MaskFormat()) -> str | None:
+def find_problem(sample: Sample, mask_format: MaskFormat = ONE_FOREGROUND) -> str | None:
     """What is wrong with a sample's files, if anything."""
     for path in (sample.image, *sample.stack):
         try:

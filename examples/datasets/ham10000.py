@@ -9,7 +9,7 @@ Tschandl, Rosendahl and Kittler, Scientific Data 2018, CC BY-NC 4.0. Research on
 
 from pathlib import Path
 
-from .build import Row, make_samples
+from .build import Row, make_samples, note_alone
 from .index import FileIndex, check_unique, require_files
 from .records import Dataset
 from .tables import read_table
@@ -52,4 +52,12 @@ def read(folder: str | Path, masks: bool = False) -> Dataset:
         for name, image, mask, row in zip(ids, images, mask_files, rows)
     ]
     samples = make_samples(listed, list(CLASSES), str(table))
-    return Dataset("ham10000", samples, CLASSES, group_kind="lesion", license="CC BY-NC 4.0", has_public_ids=True)
+    return Dataset(
+        "ham10000",
+        samples,
+        CLASSES,
+        group_kind="lesion",
+        license="CC BY-NC 4.0",
+        has_public_ids=True,
+        notes=note_alone([row.id for row in listed if row.is_alone], "lesion_id"),
+    )

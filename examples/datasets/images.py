@@ -50,7 +50,7 @@ def has_deep_colors(image: Image.Image) -> bool:
 
 
 def turn_of(image: Image.Image) -> int:
-    """The turn that a camera noted beside the pixels (EXIF): 1 for none, up to 8; to be asked before pixels are loaded."""
+    """The turn that a camera noted beside the pixels (EXIF): 1 for none, up to 8; ask before they are loaded."""
     turn = image.getexif().get(ExifTags.Base.Orientation, 1)
     return turn if turn in range(1, 9) else 1
 

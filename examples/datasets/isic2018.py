@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .build import Row, make_samples
 from .errors import DataError
-from .index import FileIndex, require_files
+from .index import FileIndex, check_unique, require_files
 from .records import Dataset
 
 __all__ = ["IMAGE_FOLDER", "MASK_FOLDER", "read"]
@@ -31,6 +31,7 @@ def read(folder: str | Path) -> Dataset:
     images = FileIndex(folder, [IMAGE_FOLDER]).images
     if not images:
         raise DataError(f"{folder / IMAGE_FOLDER}: no images in it")
+    check_unique([path.stem for path in images], folder / IMAGE_FOLDER)
     masks = FileIndex(folder, [MASK_FOLDER]).find_all([f"{path.stem}_segmentation" for path in images], "masks")
     rows = [Row(path.stem, path, mask=mask) for path, mask in zip(images, masks)]
     return Dataset("isic2018", make_samples(rows, (), str(folder)), license="CC BY-NC 4.0", has_public_ids=True)

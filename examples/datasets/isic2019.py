@@ -10,7 +10,7 @@ Tschandl et al. 2018, Codella et al. 2018, Combalia et al. 2019, CC BY-NC 4.0. R
 
 from pathlib import Path
 
-from .build import Row, make_samples
+from .build import Row, make_samples, note_alone
 from .errors import DataError
 from .index import FileIndex, check_unique, require_files
 from .records import Dataset
@@ -58,4 +58,12 @@ def read(folder: str | Path) -> Dataset:
             raise DataError(f"{folder / TRUTH}, image {identity}: class UNK, which no training image has")
         rows.append(Row(identity, image, codes[label], group=lesions[identity]))
     samples = make_samples(rows, codes, str(folder / TRUTH))
-    return Dataset("isic2019", samples, CLASSES, group_kind="lesion", license="CC BY-NC 4.0", has_public_ids=True)
+    return Dataset(
+        "isic2019",
+        samples,
+        CLASSES,
+        group_kind="lesion",
+        license="CC BY-NC 4.0",
+        has_public_ids=True,
+        notes=note_alone([row.id for row in rows if row.is_alone], "lesion_id"),
+    )

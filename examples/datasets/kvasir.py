@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .build import Row, make_samples
 from .errors import DataError
-from .index import FileIndex, require_files
+from .index import FileIndex, check_unique, require_files
 from .records import Dataset
 
 __all__ = ["read"]
@@ -27,6 +27,7 @@ def read(folder: str | Path) -> Dataset:
     images = FileIndex(folder, ["images"]).images
     if not images:
         raise DataError(f"{folder / 'images'}: no images in it")
+    check_unique([path.stem for path in images], folder / "images")
     masks = FileIndex(folder, ["masks"]).find_all([path.stem for path in images], "masks")
     rows = [Row(path.stem, path, mask=mask) for path, mask in zip(images, masks)]
     return Dataset("kvasir", make_samples(rows, (), str(folder)), license="research and education", has_public_ids=True)

@@ -77,7 +77,9 @@ def load_data(config: "Config") -> tuple["Config", Dataset, Splits, list[str]]:
     needed = ("train", "val") if dataset.samples[0].split else SPLITS
     empty = [name for name in needed if not splits[name]]
     if empty:
-        raise DataError(f"{dataset.name}: no image in {', '.join(empty)}; more images are needed")
+        groups = len({sample.group for sample in dataset.samples})
+        found = f"{groups} groups ({dataset.group_kind}s) with {len(dataset.samples)} images"
+        raise DataError(f"{dataset.name}: no image in {', '.join(empty)}; there are {found}, and more are needed")
     if config.has_classes:
         check_classes(dataset, splits["train"])
     if config.data.check:

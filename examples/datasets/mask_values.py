@@ -45,7 +45,7 @@ def foreground_of(values: np.ndarray, ignored: np.ndarray, is_lossy: bool) -> np
     largest = int(inner[-1])
     if largest <= 127 and is_lossy:
         raise ValueError(
-            f"a file of lossy compression with values up to {largest}, which may be noise; save masks as PNG with 0 and 255"
+            f"lossy compression and values up to {largest}, which may be noise; save masks as PNG with 0 and 255"
         )
     visible = np.where(ignored, 0, values)
     if largest <= 127 or (_has_classes_lossy if is_lossy else _has_classes)(visible, inner, numbers):
@@ -76,7 +76,9 @@ def _has_classes_lossy(values: np.ndarray, inner: np.ndarray, numbers: np.ndarra
     low, high = 0.25 * inner[-1], 0.75 * inner[-1]
     between = (values > low) & (values < high)
     total = numbers.sum()
-    return bool(between.sum() / 4 > max(0.1 * total, 20) or _around(between, 5, np.minimum).sum() > max(0.05 * total, 25))
+    return bool(
+        between.sum() / 4 > max(0.1 * total, 20) or _around(between, 5, np.minimum).sum() > max(0.05 * total, 25)
+    )
 
 
 def _around(values: np.ndarray, size: int, pick: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:

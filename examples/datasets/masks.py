@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from .images import has_deep_colors, opened, stored_size, turn_of
 from .mask_values import count_values, foreground_of, listed
 
-__all__ = ["IGNORE", "MaskFormat", "open_mask", "value_of_foreground"]
+__all__ = ["IGNORE", "ONE_FOREGROUND", "MaskFormat", "open_mask", "value_of_foreground"]
 
 IGNORE = 255
 """What pixels without a class are set to, whatever value they have in the file."""
@@ -38,6 +38,9 @@ class MaskFormat:
         return list(self.names[1:]) or ["foreground"]
 
 
+ONE_FOREGROUND = MaskFormat()
+
+
 @dataclass(frozen=True)
 class _Stored:
     """A mask as its file has it.
@@ -55,7 +58,7 @@ class _Stored:
     turn: int
 
 
-def open_mask(path: str | Path, image: str | Path, mask_format: MaskFormat = MaskFormat()) -> np.ndarray:
+def open_mask(path: str | Path, image: str | Path, mask_format: MaskFormat = ONE_FOREGROUND) -> np.ndarray:
     """A mask as class indices, uint8 ``(H, W)`` on the grid of the upright image; ``IGNORE`` where there is no class.
 
     With one foreground, masks of two values are taken as they are (0 and 255, 0 and 1, the indices of a palette, black
@@ -83,12 +86,14 @@ def open_mask(path: str | Path, image: str | Path, mask_format: MaskFormat = Mas
     return _on_grid_of(image, indices, mask.turn)
 
 
-def value_of_foreground(path: str | Path, mask_format: MaskFormat = MaskFormat()) -> int | tuple[int, ...] | None:
+def value_of_foreground(path: str | Path, mask_format: MaskFormat = ONE_FOREGROUND) -> int | tuple[int, ...] | None:
     """The one value or color beside 0 of a mask with two values; None for soft, lossy and empty masks."""
     mask = _read(path, mask_format)
     if mask.is_lossy:
         return None
-    inner = [value for value in count_values(mask.values)[0].tolist() if value > 0 and value != mask_format.ignore_index]
+    inner = [
+        value for value in count_values(mask.values)[0].tolist() if value > 0 and value != mask_format.ignore_index
+    ]
     return (mask.color or inner[0]) if len(inner) == 1 else None
 
 
@@ -207,9 +212,9 @@ def _on_grid_of(image: str | Path, indices: np.ndarray, turn: int) -> np.ndarray
     if not np.array_equal(fitting[0], fitting[-1]):
         of_both = [f"an EXIF orientation ({turn})" if turn != 1 else "none" for turn in (of_image, turn)]
         raise ValueError(
-            f"the image has {of_both[0]} and the mask has {of_both[1]}, so the mask may be upright or as the pixels are "
-            "stored; write the turn into the image's pixels, for example with ImageMagick's mogrify -auto-orient, and "
-            "turn the mask where it needs it"
+            f"the image has {of_both[0]} and the mask has {of_both[1]}, so the mask may be upright or as the pixels "
+            "are stored; write the turn into the image's pixels, for example with ImageMagick's mogrify -auto-orient, "
+            "and turn the mask where it needs it"
         )
     return fitting[0]
 

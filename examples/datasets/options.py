@@ -13,10 +13,10 @@ OWN = ("folder", "table", "masks")
 
 _OF_TABLE = ("table", "image_column", "label_column", "split_column", "mask_column", "stack_columns")
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
-    **{name: ("table",) for name in _OF_TABLE},
+    **dict.fromkeys(_OF_TABLE, ("table",)),
     "mask_names": ("table", "masks"),
     "ignore_index": ("table", "masks"),
-    **{name: OWN for name in ("group_column", "group_regex", "group_table", "license", "encoding")},
+    **dict.fromkeys(("group_column", "group_regex", "group_table", "license", "encoding"), OWN),
 }
 """Options that say something for some kinds of data alone."""
 
@@ -26,20 +26,21 @@ class Data:
     """Images, and what is known of them.
 
     Attributes:
-        name: your own images: ``folder`` (ROOT/CLASS/IMAGE, or ROOT/train/CLASS/IMAGE and so on), ``table`` (a CSV file)
-            or ``masks`` (images/ and masks/); or a published data set.
+        name: your own images: ``folder`` (ROOT/CLASS/IMAGE, or ROOT/train/CLASS/IMAGE and so on), ``table`` (a CSV
+            file) or ``masks`` (images/ and masks/); or a published data set.
         folder: where the images lie.
         table: for ``table``, the CSV file; by default the only one in the folder.
         image_column: its column of file names, with or without suffix.
         label_column: its column of classes; several columns of 0 and 1 where several may hold at once. By default
-            ``label``, else all columns of 0 and 1.
-        group_column: column of patients or lesions, of which all images stay in one split; by default ``group``, if any.
+            ``label``, else all columns of 0 and 1; ``[]`` for no classes.
+        group_column: column of patients or lesions, all images of which stay in one split; by default ``group``, if
+            any.
         split_column: column of train, val and test; by default ``split``, if any.
         mask_column: column of masks' file names; by default ``mask``, if any.
         stack_columns: columns of the second modality's slices, in order; by default ``stack...``, if any.
         encoding: of CSV files.
-        group_regex: regular expression that finds the group in an image's file name or, where it finds nothing there, in
-            its path below the folder; the expression's first group, or all of the match.
+        group_regex: regular expression that finds the group in an image's file name or, where it finds nothing there,
+            in its path below the folder; the expression's first group, or all of the match.
         group_table: another CSV file with image_column and group_column.
         mask_names: names of the values 0, 1, 2, ... in masks, the background first; without names, one foreground.
         ignore_index: value of pixels in masks that belong to no class.

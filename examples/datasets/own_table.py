@@ -1,14 +1,15 @@
 """One's own images as a CSV table lists them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from .build import Row, make_samples, sort_names
+from .build import Row, make_samples, note_alone, sort_names
 from .errors import DataError
 from .index import FileIndex, check_unique
 from .options import Data
 from .own import SPLIT_NAMES, mask_format_of
 from .records import Dataset
-from .tables import read_table
+from .tables import is_missing, read_table
 
 __all__ = ["read_own_table"]
 
@@ -25,19 +26,21 @@ def read_own_table(data: Data) -> Dataset:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     path = _table_of(data, root)
-    columns = [data.image_column, *_named(data)]
-    table = read_table(path, columns, data.encoding)
+    table = read_table(path, [data.image_column, *_named(data)], data.encoding)
     ids = [row[data.image_column] for row in table]
+    if "" in ids:
+        raise DataError(f"{path}: {ids.count('')} rows have no {data.image_column}")
     check_unique(ids, path)
     index = FileIndex(root)
     images = index.find_all(ids, "images")
-    mask_column, stack_columns = _optional(table, data.mask_column, "mask"), _stack_columns(table, data)
-    masks = index.find_all([row[mask_column] for row in table], "masks") if mask_column else None
-    stacks = [index.find_all([row[column] for row in table], "slices") for column in stack_columns]
-    group_column, split_column = (
-        _optional(table, data.group_column, "group"),
-        _optional(table, data.split_column, "split"),
-    )
+    check_unique([str(image) for image in images], path)
+    masks = _files(table, _optional(table, data.mask_column, "mask"), index, "masks")
+    columns = _stack_columns(table, data)
+    stacks = _stacks([_files(table, column, index, f"slices of the column {column}") for column in columns], ids, path)
+    # Groups from elsewhere are applied later.
+    is_elsewhere = data.group_table is not None or data.group_regex is not None
+    group_column = "" if is_elsewhere else _optional(table, data.group_column, "group")
+    split_column = _optional(table, data.split_column, "split")
     classes, texts, labels = _labels(table, data, path, has_masks=masks is not None)
     rows = [
         Row(
@@ -46,26 +49,33 @@ def read_own_table(data: Data) -> Dataset:
             texts[number] if texts else "",
             labels[number] if labels else (),
             table[number].get(group_column, ""),
-            _split(table[number][split_column], path, name) if split_column else None,
+            _split(table[number].get(split_column, ""), path, name),
             masks[number] if masks else None,
-            tuple(slices[number] for slices in stacks),
+            stacks[number] if stacks else (),
         )
         for number, (name, image) in enumerate(zip(ids, images))
     ]
-    unlisted = len(set(index.images) - {*images, *(masks or ()), *(file for slices in stacks for file in slices)})
+    listed = {file for row in rows for file in (row.image, row.mask, *row.stack)}
+    unlisted = len(set(index.images) - listed)
     notes = [f"left out: {unlisted} images that {path.name} does not list"] if unlisted else []
+    notes += note_alone([row.id for row in rows if row.is_alone], group_column) if group_column else ()
+    for what, number in (
+        ("mask", sum(row.mask is not None for row in rows)),
+        ("stack", sum(bool(row.stack) for row in rows)),
+    ):
+        if 0 < number < len(rows):
+            notes.append(f"{len(rows) - number} of {len(rows)} images have no {what}")
     if labels and len(classes) > 1 and all(sum(values) == 1 for values in labels):
         notes.append(
             f"every image has exactly one of {', '.join(classes)}: if they exclude each other, use one column of names"
         )
-    kind = group_column if any(row.group for row in rows) else "image"
     return Dataset(
         "table",
         make_samples(rows, classes, str(path)),
         dict.fromkeys(classes, ""),
         multi_label=labels is not None,
         mask_format=mask_format_of(data),
-        group_kind=kind.removesuffix("_id"),
+        group_kind="image" if all(row.is_alone for row in rows) else group_column.removesuffix("_id"),
         license=data.license,
         notes=tuple(notes),
     )
@@ -75,7 +85,7 @@ def _table_of(data: Data, root: Path) -> Path:
     if data.table is not None:
         path = Path(data.table).expanduser()
         return path if path.is_file() or path.is_absolute() else root / path
-    found = sorted(path for path in root.glob("*.csv") if not path.name.startswith("."))
+    found = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv" and not path.name.startswith("."))
     if len(found) != 1:
         raise DataError(f"{root}: {len(found)} files end in .csv; give --data.table FILE")
     return found[0]
@@ -90,16 +100,40 @@ def _named(data: Data) -> list[str]:
 
 def _optional(table: _Table, named: str | None, usual: str) -> str:
     """The column to use: the one that is named, else the usual one if there is one, else none."""
-    return named if named in table[0] else usual if usual in table[0] and not named else ""
+    return named or (usual if usual in table[0] else "")
 
 
 def _stack_columns(table: _Table, data: Data) -> list[str]:
     return data.stack_columns or [name for name in table[0] if name.startswith("stack")]
 
 
-def _split(text: str, path: Path, name: str) -> str:
+def _files(table: _Table, column: str, index: FileIndex, what: str) -> list[Path | None] | None:
+    """The files that a column names, None for those it leaves out; None without a column, or where it is empty."""
+    named = {number: row[column] for number, row in enumerate(table) if column and not is_missing(row[column])}
+    if not named:
+        return None
+    found = dict(zip(named, index.find_all(list(named.values()), what)))
+    return [found.get(number) for number in range(len(table))]
+
+
+def _stacks(
+    columns: Sequence[list[Path | None] | None], ids: Sequence[str], path: Path
+) -> list[tuple[Path, ...]] | None:
+    """The slices of each image: all or none."""
+    if not columns or all(column is None for column in columns):
+        return None
+    rows = list(zip(*(column or [None] * len(ids) for column in columns)))
+    partly = [name for name, row in zip(ids, rows) if 0 < row.count(None) < len(row)]
+    if partly:
+        raise DataError(
+            f"{path}: {len(partly)} images have some slices and lack others, the first are {', '.join(partly[:3])}"
+        )
+    return [tuple(file for file in row if file is not None) for row in rows]
+
+
+def _split(text: str, path: Path, name: str) -> str | None:
     split = SPLIT_NAMES.get(text.lower())
-    if split is None:
+    if split is None and not is_missing(text):
         raise DataError(f"{path}: {name} has the split {text!r}; known are {', '.join(SPLIT_NAMES)}")
     return split
 
@@ -113,32 +147,44 @@ def _labels(
         column = "label"
     if isinstance(column, str):
         texts = [row[column] for row in table]
-        unlabeled = [row[data.image_column] for row, text in zip(table, texts) if text.lower() in ("", "nan")]
+        # "none" and "-" may well be classes.
+        unlabeled = [row[data.image_column] for row in table if is_missing(row[column]) and row[column] not in _CLASSES]
         if unlabeled:
             raise DataError(
                 f"{path}: {len(unlabeled)} images have no {column}, the first are {', '.join(unlabeled[:3])}"
             )
         return sort_names(set(texts)), texts, None
-    names = column or _zero_one_columns(table, data)
+    names = _zero_one_columns(table, data) if column is None else column
     if not names:
         if has_masks:
             return [], None, None
         raise DataError(
             f"{path}: no column label, and none of 0 and 1; it has {', '.join(table[0])}: give --data.label_column"
         )
+    if len(set(names)) < len(names):
+        raise DataError(f"data.label_column={names} names a column twice")
     for row in table:
         wrong = [name for name in names if _number(row[name]) not in (0, 1)]
         if wrong:
             raise DataError(
-                f"{path}: {row[data.image_column]} has {row[wrong[0]]!r} in column {wrong[0]}, expected 0 or 1"
+                f"{path}: {row[data.image_column]} has {row[wrong[0]]!r} in column {wrong[0]}, expected 0 or 1; to use "
+                "other columns or none, give --data.label_column"
             )
     return list(names), None, [tuple(int(float(row[name])) for name in names) for row in table]
 
 
+_CLASSES = ("-", "none", "None")
+
+
 def _zero_one_columns(table: _Table, data: Data) -> list[str]:
+    """Columns of 0 and 1, also those where a value is missing or uncertain (-1), for which there is an error then."""
     used = {data.image_column, *_named(data), "group", "split", "mask", *_stack_columns(table, data)}
+    columns = {name: {row[name] for row in table} for name in table[0] if name and name not in used}
     return [
-        name for name in table[0] if name and name not in used and all(_number(row[name]) in (0, 1) for row in table)
+        name
+        for name, values in columns.items()
+        if any(_number(value) in (0, 1) for value in values)
+        and all(_number(value) in (-1, 0, 1) or is_missing(value) for value in values)
     ]
 
 

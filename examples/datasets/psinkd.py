@@ -7,7 +7,7 @@ from the surface down. Images of one patient stay together.
 
 from pathlib import Path
 
-from .build import Row, make_samples
+from .build import Row, make_samples, note_alone
 from .index import FileIndex, check_unique, require_files
 from .isic2019 import CLASSES
 from .records import Dataset
@@ -40,4 +40,5 @@ def read(folder: str | Path) -> Dataset:
         for name, image, stack, row in zip(ids, images, zip(*slices), rows)
     ]
     samples = make_samples(listed, list(CLASSES), str(folder / TABLE))
-    return Dataset("psinkd", samples, CLASSES, group_kind="patient", license="private")
+    notes = note_alone([row.id for row in listed if row.is_alone], "patient_id")
+    return Dataset("psinkd", samples, CLASSES, group_kind="patient", license="private", notes=notes)

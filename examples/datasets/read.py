@@ -30,6 +30,9 @@ def read_dataset(data: Data, masks: bool = False) -> Dataset:
     if data.name == "ham10000":
         return ham10000.read(data.folder, masks=masks)
     dataset = _OWN[data.name](data) if data.name in OWN else _PUBLISHED[data.name](Path(data.folder))
-    if masks and not dataset.has_masks:
+    bare = [sample.id for sample in dataset.samples if sample.mask is None]
+    if masks and 0 < len(bare) < len(dataset.samples):
+        raise DataError(f"{data.name}: {len(bare)} of {len(dataset.samples)} images have no mask, as {bare[0]}")
+    if masks and bare:
         raise DataError(f"{data.name} has no masks: use ham10000, isic2018, kvasir, or your own as masks or table")
     return apply_groups(dataset, data) if data.name in OWN else dataset

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .masks import MaskFormat
+from .masks import ONE_FOREGROUND, MaskFormat
 
 __all__ = ["Dataset", "Sample", "Splits"]
 
@@ -65,7 +65,7 @@ class Dataset:
     samples: list[Sample]
     classes: dict[str, str] = field(default_factory=dict)
     multi_label: bool = False
-    mask_format: MaskFormat = MaskFormat()
+    mask_format: MaskFormat = ONE_FOREGROUND
     group_kind: str = "image"
     license: str | None = None
     has_public_ids: bool = False

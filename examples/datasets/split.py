@@ -18,8 +18,8 @@ def make_split(dataset: Dataset, seed: int = 0, folds: int = 0, fold: int = 0) -
     """Split into ``train``, ``val`` and ``test``: by group, and within each class.
 
     A data set that is divided already keeps its division; where it has no ``val``, a tenth of ``train`` becomes it.
-    Others are split 8:1:1 or, with ``folds``, into that many parts, of which number ``fold`` is ``test`` (where the data
-    set has a ``test`` of its own, ``val``) and the next one ``val``.
+    Others are split 8:1:1 or, with ``folds``, into that many parts, of which number ``fold`` is ``test`` (where the
+    data set has a ``test`` of its own, ``val``) and the next one ``val``.
 
     The same samples and arguments give the same split. A group counts for its rarest class. Of a class with one or two
     groups all go to ``train``.
@@ -33,7 +33,7 @@ def make_split(dataset: Dataset, seed: int = 0, folds: int = 0, fold: int = 0) -
         raise DataError(f"{dataset.name}: {len(given)} images have a split and others, as {missing}, have none")
     splits: Splits = {name: [sample for sample in given if sample.split == name] for name in SPLITS}
     check_groups(splits, dataset.name)
-    if folds:
+    if folds or fold:
         return _fold(dataset, splits, seed, folds, fold)
     if not given:
         return _draw(dataset.samples, seed, ("val", "test"))
@@ -60,11 +60,16 @@ def _fold(dataset: Dataset, given: Splits, seed: int, folds: int, fold: int) -> 
         raise DataError(f"fold={fold} of folds={folds}: at least {least} folds, numbered from 0")
     parts: list[list[Sample]] = [[] for _ in range(folds)]
     start = 0
-    for groups in _shuffled_groups([*given["train"], *given["val"]] or dataset.samples, seed):
+    samples = [*given["train"], *given["val"]] if has_test else dataset.samples
+    for groups in _shuffled_groups(samples, seed):
         for position, group in enumerate(groups, start):
             parts[position % folds].extend(group)
         # The next class goes on where this one ends, so that small classes do not all fill the first folds.
         start += len(groups)
+    if start < folds:
+        raise DataError(
+            f"folds={folds}: {dataset.name} has {start} groups ({dataset.group_kind}s) to divide, fewer than that"
+        )
     test = given["test"] if has_test else parts[fold]
     val = fold if has_test else (fold + 1) % folds
     used = {fold, val}
@@ -109,18 +114,19 @@ def load_split(path: str | Path, dataset: Dataset) -> tuple[Splits, int]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         name, ids = content["dataset"], {split: list(content["splits"][split]) for split in SPLITS}
+        listed = [identity for split in ids.values() for identity in split]
+        twice = len(listed) - len(set(listed))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a split file ({type(error).__name__}: {error})") from error
     if name != dataset.name:
         raise DataError(f"{path} splits the data set {name}, these images are {dataset.name}")
     samples = {sample.id: sample for sample in dataset.samples}
-    listed = [identity for split in ids.values() for identity in split]
     absent = [identity for identity in listed if identity not in samples]
-    twice = len(listed) - len(set(listed))
     if absent or twice:
         first = f", the first is {absent[0]}" if absent else ""
         raise DataError(
-            f"{path} is of other images: {len(absent)} of its {len(listed)} are not here{first}; {twice} are listed twice"
+            f"{path} is of other images: {len(absent)} of its {len(listed)} are not here{first}; {twice} are listed "
+            "twice"
         )
     splits = {split: [samples[identity] for identity in ids[split]] for split in SPLITS}
     check_groups(splits, path)
@@ -129,18 +135,22 @@ def load_split(path: str | Path, dataset: Dataset) -> tuple[Splits, int]:
 
 def check_groups(splits: Splits, where: str | Path) -> None:
     """Check that no group is in two splits."""
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     for split, samples in splits.items():
         for sample in samples:
-            if seen.setdefault(sample.group, split) != split:
-                raise DataError(f"{where}: {sample.group} is in both {seen[sample.group]} and {split}")
+            other, first = seen.setdefault(sample.group, (split, sample.id))
+            if other != split:
+                raise DataError(
+                    f"{where}: {sample.group} is in both {other} and {split}, with {first} and {sample.id}; keep each "
+                    "group in one split, or leave the division out"
+                )
 
 
 def check_classes(dataset: Dataset, samples: Sequence[Sample]) -> None:
-    """Check that there is something to learn: every class has an image, one of two or more.
+    """Check that there is something to learn: every class has an image, and one that shows another.
 
     Raises:
-        DataError: names the classes that have none.
+        DataError: names the classes that none or all of the images have.
     """
     if len(dataset.labels) == 1 and not dataset.multi_label:
         raise DataError(f"{dataset.name}: one class alone, {dataset.labels[0]}: nothing to tell apart")
@@ -148,3 +158,8 @@ def check_classes(dataset: Dataset, samples: Sequence[Sample]) -> None:
     empty = [name for index, name in enumerate(dataset.labels) if index not in present]
     if empty:
         raise DataError(f"{dataset.name}: no image to train on of {', '.join(empty)}")
+    full = [name for index, name in enumerate(dataset.labels) if all(index in sample.classes for sample in samples)]
+    if full:
+        raise DataError(
+            f"{dataset.name}: every image to train on has {', '.join(full)}, so there is nothing to tell apart"
+        )

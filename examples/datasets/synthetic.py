@@ -1,7 +1,7 @@
 """Small synthetic data sets in the very layouts of the real ones, good enough to learn from.
 
-Each class has its own colour and texture of spot, on skin of a random tone; masks show the spot. RCM slices have as
-many bright cells as their class asks for. Nothing of it is real, and nothing trained on it is of use on patients.
+Each class has its own color and texture of spot, on skin of a random tone; masks show the spot. RCM slices have more
+bright cells the higher the class. Nothing of it is real, and nothing trained on it is of use on patients.
 """
 
 import csv
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from . import ham10000, isic2018, isic2019, psinkd
+from .errors import DataError
 
 __all__ = ["WRITERS", "write_dataset"]
 
@@ -22,7 +23,7 @@ HUES = np.array([[0.45, 0.28, 0.18], [0.30, 0.20, 0.35], [0.75, 0.35, 0.35], [0.
 
 
 def spot(rng: np.random.Generator, label: int, size: tuple[int, int] = (90, 120)) -> tuple[Image.Image, Image.Image]:
-    """Image of a spot and its mask; the class decides colour and stripes."""
+    """Image of a spot and its mask; the class decides color and stripes."""
     height, width = size
     y, x = np.mgrid[-1 : 1 : height * 1j, -width / height : width / height : width * 1j]
     y, x = y - rng.uniform(-0.25, 0.25), x - rng.uniform(-0.3, 0.3)
@@ -30,9 +31,9 @@ def spot(rng: np.random.Generator, label: int, size: tuple[int, int] = (90, 120)
     outline = rng.uniform(0.4, 0.65) * (1 + 0.12 * np.sin(3 * angle + rng.uniform(0, 6)))
     mask = np.hypot(y, x) < outline
     skin = np.array([0.85, 0.66, 0.56]) * rng.uniform(0.85, 1.1)
-    colour = HUES[label % len(HUES)] * rng.uniform(0.85, 1.15)
+    color = HUES[label % len(HUES)] * rng.uniform(0.85, 1.15)
     stripes = 1 + 0.35 * np.sin((8 if label < len(HUES) else 25) * x + rng.uniform(0, 6))
-    pixels = np.where(mask[..., None], colour * stripes[..., None], skin) + rng.normal(0, 0.03, (height, width, 3))
+    pixels = np.where(mask[..., None], color * stripes[..., None], skin) + rng.normal(0, 0.03, (height, width, 3))
     return Image.fromarray((255 * pixels.clip(0, 1)).astype(np.uint8)), Image.fromarray(mask.astype(np.uint8) * 255)
 
 
@@ -183,9 +184,14 @@ def write_dataset(name: str, folder: str | Path, lesions: int = 6, seed: int = 0
         folder: where; must be empty or absent, so that nothing real is overwritten.
         lesions: lesions of each class; five times as many images where there are no classes.
         seed: of the random numbers.
+
+    Raises:
+        DataError: a folder that is not empty, no lesions.
     """
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: synthetic data is written to a new folder")
+        raise DataError(f"{folder} is not empty: synthetic data is written to a new folder")
+    if lesions < 1:
+        raise DataError(f"lesions={lesions} must be at least 1")
     WRITERS[name](folder, lesions, np.random.default_rng(seed))
     return folder

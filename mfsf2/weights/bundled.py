@@ -1,4 +1,4 @@
-"""Weights in the package: one folder per tag, written by ``examples/release.py``.
+"""Weights in the package: one folder per tag, written by ``examples/research/release.py``.
 
 The file of a model with both heads also serves the models with one.
 """

@@ -100,9 +100,13 @@ def _classes(config: Mapping[str, Any]) -> str:
     descriptions = config["pretrained_cfg"].get("label_descriptions") or {}
     header = ["index", "name", *(["description"] if descriptions else [])]
     rows = [[str(index), name, descriptions.get(name, "")][: len(header)] for index, name in enumerate(names)]
-    temperature = config["pretrained_cfg"].get("temperature")
-    note = f"\n\nDivide the logits by {temperature} (temperature scaling) before the softmax." if temperature else ""
-    return "## Classes\n\n" + _table(header, rows) + note
+    cfg = config["pretrained_cfg"]
+    function, notes = "softmax", []
+    if cfg.get("multi_label"):
+        function, notes = "sigmoid", ["Several classes may hold at once: the sigmoid of a logit is its probability."]
+    if cfg.get("temperature"):
+        notes.append(f"Divide the logits by {cfg['temperature']} (temperature scaling) before the {function}.")
+    return "\n\n".join(["## Classes", _table(header, rows), *([" ".join(notes)] if notes else [])])
 
 
 def _preparation(cfg: Mapping[str, Any]) -> str:
