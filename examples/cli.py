@@ -16,7 +16,7 @@ __all__ = ["Parser", "as_dict", "check_ranges", "exit_on_data_error", "parse_con
 T = TypeVar("T")
 
 
-class Parser(ArgumentParser):  # type: ignore[misc]
+class Parser(ArgumentParser):
     """Says what is wrong with an option, not how all of them are used."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

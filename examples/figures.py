@@ -47,7 +47,7 @@ PALETTE = (
 )
 """RGB of class indices, background first: colors that color-blind people tell apart (Okabe and Ito, 2008)."""
 
-CELL = 1.8
+CELL = 1.75
 """Inches of a picture in a grid."""
 
 

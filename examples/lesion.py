@@ -7,7 +7,7 @@ __all__ = ["generate_lesion"]
 
 
 def generate_lesion(seed: int = 0, size: tuple[int, int] = (600, 450)) -> tuple[Image.Image, Image.Image]:
-    """Image and mask of a spot with an irregular soft border, mottled colours and a few hairs.
+    """Image and mask of a spot with an irregular soft border, mottled colors and a few hairs.
 
     Args:
         seed: of everything random.

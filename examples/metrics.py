@@ -146,7 +146,11 @@ def sensitivity_at(probabilities: Tensor, labels: Tensor, index: int) -> dict[st
 
 def log_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of exclusive classes, or the binary one where several may hold."""
-    return F.cross_entropy(logits, labels) if labels.ndim == 1 else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
+    return (
+        F.cross_entropy(logits, labels)
+        if labels.ndim == 1
+        else F.binary_cross_entropy_with_logits(logits, labels.to(logits))
+    )
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

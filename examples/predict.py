@@ -116,8 +116,8 @@ def find_images(sources: Sequence[str]) -> Found:
         else:
             others += 1
     if not listed:
-        rest = f"; {others} files are no images, {own} were written by this script" if others or own else ""
-        raise DataError(f"images: none in {', '.join(sources)}{rest}; known suffixes: {', '.join(sorted(SUFFIXES))}")
+        count = f"; {others} files are no images, {own} were written by this script" if others or own else ""
+        raise DataError(f"images: none in {', '.join(sources)}{count}; known suffixes: {', '.join(sorted(SUFFIXES))}")
     return Found(name_images(list(dict.fromkeys(listed))), others, own)
 
 

@@ -4,8 +4,8 @@
     python examples/visualize.py contours --checkpoints runs/seg/best --images x.jpg --masks x.png --out contours.png
 
 Grad-CAM: first the image, then for each model the evidence for the class that it predicts; ``--labels`` gives the true
-classes. It is taken on the deepest of the fused maps F_1 to F_4 that has at least 14 x 14 cells at the model's input
-size: the deepest map of all is too coarse to show where a small image holds the evidence. ``--stage`` chooses another.
+classes. It is taken on F_1, the finest of the fused maps, which has 14 x 14 cells or more for inputs from 53 pixels: the
+deeper ones are too coarse to show where a small image holds the evidence. ``--stage`` chooses another.
 Contours: the outline of each predicted class, and of the true masks, if any.
 
 ``--images`` are files or folders, ``--columns`` is how many images stand side by side, ``--titles`` names the models.
@@ -32,37 +32,26 @@ if TYPE_CHECKING:
 
 CAPTION = "research only, not a diagnostic device"
 HEAT = ColorBar("relative evidence")
-CELLS = 14
-"""Least height and width of the fused map that Grad-CAM is taken on by default."""
-
 MAX_IMAGES = 100
 
 
 def gradcam(args: "Namespace", samples: list[Sample]) -> None:
     """Draw the grid of class activation maps."""
-    if args.stage is not None and not 1 <= args.stage <= 4:
+    if not 1 <= args.stage <= 4:
         raise DataError(f"--stage {args.stage}: the fused maps are 1 to 4")
     models = [load_with(checkpoint, "head") for checkpoint in args.checkpoints]
     check_labels(args.labels, len(samples), models)
     check_files(samples)
-    stages = [args.stage or default_stage(model) for model in models]
     notes = [""] * len(samples) if args.labels is None else [f"true: {label}" for label in args.labels]
     groups = []
     for sample, note in zip(samples, notes):
         picture = read_image(sample.image)
         group = [Cell(picture, label=sample.id, note=note)]
-        for model, stage in zip(models, stages):
-            heat, label, probability = class_activation(model, prepare_image(sample.image, model), stage)
+        for model in models:
+            heat, label, probability = class_activation(model, prepare_image(sample.image, model), args.stage)
             group.append(Cell(picture, heat=heat, note=note_of(model, label, probability, bool(heat.any()))))
         groups.append(group)
-    maps = " and ".join(f"$F_{stage}$" for stage in (stages if len(set(stages)) > 1 else stages[:1]))
-    draw(args, groups, f"Grad-CAM on {maps}; {CAPTION}", HEAT)
-
-
-def default_stage(model: Any) -> int:
-    """The deepest fused map, 1 to 4, that has enough cells at the model's input size; the first if none has."""
-    side = min(model.pretrained_cfg["input_size"][1:])
-    return max((i for i, info in enumerate(model.feature_info, 1) if -(-side // info["reduction"]) >= CELLS), default=1)
+    draw(args, groups, f"Grad-CAM on $F_{args.stage}$; {CAPTION}", HEAT)
 
 
 def class_activation(model: Any, x: Tensor, stage: int) -> tuple[Tensor, int, float]:
@@ -242,9 +231,7 @@ def make_parser() -> Parser:
         figure.add_argument("--columns", type=int, default=1, help="images side by side")
         if name == "gradcam":
             figure.add_argument("--labels", nargs="+", type=str, help="true classes, one for each image, in order")
-            figure.add_argument(
-                "--stage", type=int, help="the fused map, 1 to 4; by default the deepest of 14 x 14 cells"
-            )
+            figure.add_argument("--stage", type=int, default=1, help="the fused map, 1 (finest) to 4")
         else:
             figure.add_argument("--masks", nargs="+", type=str, help="true masks, one for each image, in order")
         subcommands.add_subcommand(name, figure, help=text)

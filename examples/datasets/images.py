@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 __all__ = ["has_deep_colors", "is_dicom", "open_rgb", "opened", "stored_size", "turn_of"]
 
@@ -36,8 +36,8 @@ def open_rgb(path: str | Path) -> Image.Image:
         if image.mode == "F":
             raise ValueError("floating point pixels; images have 8 or 16 bits")
         rgb = image.convert("RGB")
-        if is_deep and np.asarray(rgb).max() < 64:
-            # Pillow keeps the upper byte of each color.
+        if is_deep and np.asarray(rgb).max() <= 64:
+            # Pillow keeps the upper byte of each color, in PPM rounded.
             raise ValueError("16 bits a color of which at most 14 are used; convert the image to 8 bits a color")
         return rgb
 
@@ -50,7 +50,7 @@ def has_deep_colors(image: Image.Image) -> bool:
 
 
 def turn_of(image: Image.Image) -> int:
-    """The turn that a camera noted beside the pixels (EXIF): 1 for none, up to 8; ask before they are loaded."""
+    """The turn that a camera noted beside the pixels (EXIF): 1 for none, up to 8; to be asked of a file just opened."""
     turn = image.getexif().get(ExifTags.Base.Orientation, 1)
     return turn if turn in range(1, 9) else 1
 
@@ -69,17 +69,17 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     """The opened image file.
 
     Raises:
-        ValueError: far too many pixels, or DICOM, with how to convert it.
+        OSError: no such file.
+        ValueError: no image, far too many pixels, or DICOM, with how to convert it.
     """
     try:
-        with Image.open(path) as image:
+        # Not by its path: Pillow 13 maps uncompressed TIFF files into memory then, and scrambles those that are turned.
+        with Path(path).open("rb") as file, Image.open(file) as image:
             yield image
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
-    except Image.UnidentifiedImageError:
-        if is_dicom(path):
-            raise ValueError(DICOM) from None
-        raise
+    except UnidentifiedImageError:
+        raise ValueError(DICOM if is_dicom(path) else "cannot identify the image format") from None
 
 
 DICOM = (

@@ -46,7 +46,7 @@ class _Stored:
     """A mask as its file has it.
 
     Attributes:
-        values: int64 ``(H, W)``, upright.
+        values: whole numbers ``(H, W)``, upright.
         color: the one color that is not black, where there is one.
         is_lossy: whether the file's compression changes values.
         turn: the turn noted in the file, which is undone in ``values``.
@@ -74,15 +74,19 @@ def open_mask(path: str | Path, image: str | Path, mask_format: MaskFormat = ONE
         ValueError: values that may mean several things, or that are not of the format; another size than the image's.
     """
     mask = _read(path, mask_format)
-    values = mask.values
     if mask.is_lossy and (mask_format.names or mask_format.ignore_index is not None):
         raise ValueError("JPEG and the like change values, so classes and pixels to ignore are lost; save masks as PNG")
-    ignored = np.zeros(values.shape, bool) if mask_format.ignore_index is None else values == mask_format.ignore_index
+    values, ignored = mask.values, None
+    if mask_format.ignore_index is not None:
+        ignored = values == mask_format.ignore_index
+        values = np.where(ignored, 0, values)
     if mask_format.names:
-        indices = _indices(values, ignored, mask_format.names)
+        _check_indices(values, mask_format)
+        indices = values.astype(np.uint8)
     else:
-        indices = foreground_of(values, ignored, mask.is_lossy)
-    indices = np.where(ignored, IGNORE, indices).astype(np.uint8)
+        indices = foreground_of(values, mask.is_lossy).astype(np.uint8)
+    if ignored is not None:
+        indices[ignored] = IGNORE
     return _on_grid_of(image, indices, mask.turn)
 
 
@@ -99,53 +103,66 @@ def value_of_foreground(path: str | Path, mask_format: MaskFormat = ONE_FOREGROU
 
 def _read(path: str | Path, mask_format: MaskFormat) -> _Stored:
     with opened(path) as mask:
-        turn, is_lossy = turn_of(mask), _is_lossy(mask)
+        # May load the pixels, of TIFF then turned already: therefore the file is opened again.
+        turn = turn_of(mask)
+    with opened(path) as mask:
+        is_lossy = _is_lossy(mask, Path(path))
         if has_deep_colors(mask):
             raise ValueError("16 bits a color; save the mask as one channel of 8 bits")
         ImageOps.exif_transpose(mask, in_place=True)
         if mask.mode == "1":
             # One bit is a class index where there are classes, else black and white.
-            return _Stored(np.asarray(mask) * np.int64(1 if mask_format.names else 255), None, is_lossy, turn)
-        if mask.mode == "P" and not mask_format.names:
-            _check_palette(mask)
+            return _Stored(np.asarray(mask) * np.uint8(1 if mask_format.names else 255), None, is_lossy, turn)
+        if mask.mode == "P":
+            return _Stored(_of_palette(mask, mask_format), None, is_lossy, turn)
         values, color = _channel(mask, is_lossy)
         return _Stored(values, color, is_lossy, turn)
 
 
-def _is_lossy(mask: Image.Image) -> bool:
+def _is_lossy(mask: Image.Image, path: Path) -> bool:
     """Whether the file's compression may have changed values."""
-    if mask.format == "WEBP" and mask.filename:
-        with Path(mask.filename).open("rb") as file:
-            return b"VP8L" not in file.read()
+    if mask.format == "WEBP":
+        return b"VP8L" not in path.read_bytes()
     compression = str(mask.info.get("compression", ""))
     return mask.format in ("AVIF", "JPEG", "JPEG2000", "MPO") or "jpeg" in compression or "webp" in compression
 
 
-def _check_palette(mask: Image.Image) -> None:
-    """Check that index 0 is painted as the background where another one is black.
+def _of_palette(mask: Image.Image, mask_format: MaskFormat) -> np.ndarray:
+    """The indices; of GIF, which has nothing else, the grey values that a palette of grey stands for.
 
     Programs that make palettes order them as they like, so that 0 may be the foreground.
+
+    Raises:
+        ValueError: a palette by which the indices may not be what is meant.
     """
-    used = np.unique(np.asarray(mask)).tolist()
-    colors = mask.getpalette("RGB") or []
-    painted = {index: tuple(colors[3 * index : 3 * index + 3]) for index in used}
-    if any(painted.get(0, ())) and (0, 0, 0) in painted.values():
+    indices = np.asarray(mask)
+    used = count_values(indices)[0].tolist()
+    colors = np.zeros((256, 3), np.uint8)
+    entries = mask.getpalette("RGB") or []
+    colors.flat[: len(entries)] = entries
+    grey = colors[used, 0].tolist() if (colors[used] == colors[used, :1]).all() else None
+    if mask.format == "GIF" and grey is not None:
+        return colors[:, 0][indices]
+    if mask_format.names:
+        if grey is not None and grey != used and max(grey) < len(mask_format.names):
+            raise ValueError(f"a palette that paints the indices {used} in grey of {grey}; save the mask without one")
+    elif colors[0].any() and (0 in used or not colors[used].any(-1).all()):
         raise ValueError(
-            f"a palette that paints index 0 as {painted[0]} and another one black, so either may be the background; "
-            "save the mask as grey PNG with 0 and 255"
+            f"a palette that paints index 0 as {tuple(colors[0].tolist())}, so that it may be the foreground; save the "
+            "mask as grey PNG with 0 and 255"
         )
+    return indices
 
 
 def _channel(mask: Image.Image, is_lossy: bool) -> tuple[np.ndarray, tuple[int, ...] | None]:
     """The one channel that carries the mask, never brightness of colors; and the color of its foreground."""
     if mask.mode == "F":
         raise ValueError("floating point pixels; masks have whole numbers")
-    if mask.mode in ("L", "P") or mask.mode.startswith("I"):
-        # Of a palette, the indices.
-        return np.asarray(mask).astype(np.int64), None
+    if mask.mode == "L" or mask.mode.startswith("I"):
+        return np.asarray(mask), None
     if mask.mode not in ("LA", "RGBA", "PA"):
         return _one_of_colors(np.asarray(mask.convert("RGB")), is_lossy)
-    pixels = np.asarray(mask).astype(np.int64)
+    pixels = np.asarray(mask)
     color, alpha = pixels[..., :-1], pixels[..., -1]
     visible = alpha > 0
     if visible.all() and _is_constant(alpha):
@@ -164,13 +181,12 @@ def _is_constant(pixels: np.ndarray) -> bool:
 
 def _one_of_colors(color: np.ndarray, is_lossy: bool) -> tuple[np.ndarray, tuple[int, ...] | None]:
     """Grey values; or 0 for black and 255 for the one other color, with this color."""
-    color = color.astype(np.int64)
     # JPEG leaves grey pixels a tinge.
     if np.ptp(color, -1).max() <= (16 if is_lossy else 0):
         return color[..., len(color[0, 0]) // 2], None
     lit = color[color.max(-1) > 0]
     if _is_constant(lit):
-        return (color.max(-1) > 0) * np.int64(255), tuple(lit[0].tolist())
+        return (color.max(-1) > 0) * np.uint8(255), tuple(lit[0].tolist())
     number = len(np.unique(color.reshape(-1, 3), axis=0))
     brightest = color.reshape(-1, 3).max(0)
     if number > 64 and np.sort(brightest)[1] <= 40:
@@ -179,12 +195,12 @@ def _one_of_colors(color: np.ndarray, is_lossy: bool) -> tuple[np.ndarray, tuple
     raise ValueError(f"{number} different colors; save the mask as indices 0, 1, 2, ... (a palette or grey PNG)")
 
 
-def _indices(values: np.ndarray, ignored: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    found = count_values(values[~ignored])[0]
-    if found.size and not 0 <= found.min() <= found.max() < len(names):
-        more = "" if ignored.any() else "; pixels without a class need --data.ignore_index"
+def _check_indices(values: np.ndarray, mask_format: MaskFormat) -> None:
+    names = mask_format.names
+    found = count_values(values)[0]
+    if not 0 <= found[0] <= found[-1] < len(names):
+        more = "" if mask_format.ignore_index is not None else "; pixels without a class need --data.ignore_index"
         raise ValueError(f"values {listed(found)}, expected 0 to {len(names) - 1} for {', '.join(names)}{more}")
-    return values
 
 
 def _on_grid_of(image: str | Path, indices: np.ndarray, turn: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The benchmark runs, in small, and counts right."""
 
 import json
-import sys
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,43 @@ def test_different_outputs_are_not_timed() -> None:
         timing.agree(torch.zeros(2), torch.full((2,), 1e-4), "block")
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--threads", "-1"], r"threads=-1 must be in \[0, inf\)"),
+        (["--rounds", "1"], r"rounds=1 must be in \[2, inf\)"),
+        (["--groups", "blocks", "all"], "'all'"),
+    ],
+)
+def test_options(given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(["--out", str(tmp_path / "out"), *given])
+    printed = capsys.readouterr().err
+    assert re.search(message, printed) and len(printed.splitlines()) == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", benchmark.FILES)
+def test_files_of_others_are_kept(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(SystemExit, match=f"{name}: there already and not written by this script"):
+        benchmark.main(["--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+def test_threads_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default all groups, with torch's own number of threads."""
+    called: list[tuple[list[str], int, int]] = []
+    monkeypatch.setattr(
+        benchmark, "benchmark", lambda groups, rounds, _: called.append((groups, rounds, torch.get_num_threads()))
+    )
+    own = torch.get_num_threads()
+    benchmark.main(["--out", str(tmp_path)])
+    benchmark.main(["--out", str(tmp_path), "--threads", str(own + 1), "--groups", "profile", "--rounds", "3"])
+    assert called == [(list(benchmark.GROUPS), 9, own), (["profile"], 3, own + 1)]
+    assert list(benchmark.row_groups()) == list(benchmark.ROWS)
+
+
 @pytest.mark.training
 def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Everything except compilation, on small models and images."""
@@ -63,8 +100,7 @@ def test_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     # In processes of their own, which take seconds.
     monkeypatch.setattr(loading, "first_models", lambda: {"mfsf2": [1.0, 2.0], "timm": [1.0, 1.0]})
     groups = ["blocks", "inference", "training", "segmentation", "loading", "scaling", "profile"]
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--out", str(tmp_path), "--rounds", "2", "--groups", *groups])
-    benchmark.main()
+    benchmark.main(["--out", str(tmp_path), "--rounds", "2", "--groups", *groups])
     printed = capsys.readouterr().out
     content = json.loads((tmp_path / "benchmark.json").read_text())
     assert len(content["rows"]) >= 40

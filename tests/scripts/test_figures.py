@@ -187,22 +187,24 @@ def test_wrapped_text(text: str) -> None:
     assert re.sub(r"\s", "", whole) == kept and (("…" in lines[-1]) == (len(whole.split("\n")) > 3))
 
 
-@pytest.mark.parametrize(("size", "stage"), [(32, 1), (64, 1), (104, 1), (105, 2), (128, 2), (224, 3), (448, 4)])
-def test_default_stage(size: int, stage: int) -> None:
-    """The deepest map of 14 x 14 cells or more, as the model itself computes it."""
-    model: Any = mfsf2.create_model("mfsf2_tiny_cls").eval()
-    model.pretrained_cfg["input_size"] = (3, size, size)
-    assert visualize.default_stage(model) == stage
-    maps = model.forward_intermediates(torch.zeros(1, 3, size, size), intermediates_only=True)
-    fine = [index for index, x in enumerate(maps, 1) if x.shape[2] >= 14]
-    assert stage == max(fine, default=1)
+@pytest.mark.parametrize("size", [53, 64, 128, 224])
+def test_the_default_map_is_the_finest(size: int, images: list[Path], tmp_path: Path, grids: list[Any]) -> None:
+    """It has 14 x 14 cells at least."""
+    model: Any = mfsf2.create_model("mfsf2_tiny_cls")
+    model.pretrained_cfg.update(input_size=(3, size, size), crop_pct=1.0, crop_mode="squash")
+    mfsf2.save_pretrained(model, tmp_path / "model")
+    given = ["--checkpoints", str(tmp_path / "model"), "--images", str(images[0]), "--out", str(tmp_path / "a.png")]
+    visualize.main(["gradcam", *given])
+    (((_, cell), *_), _, caption) = grids[0]
+    side = -(-size // 4)
+    assert cell.heat.shape == (side, side) and side >= 14 and caption.startswith("Grad-CAM on $F_1$")
 
 
-@pytest.mark.parametrize("stage", [2, 4])
-def test_class_activation_is_the_gradient(stage: int, images: list[Path]) -> None:
+@pytest.mark.parametrize(("stage", "size"), [(2, 64), (4, 96)])
+def test_class_activation_is_the_gradient(stage: int, size: int, images: list[Path]) -> None:
     """Against the definition: finite differences of the logit along each channel of the fused map."""
     model = visualize.load_with("mfsf2_tiny_cls.ham10000", "head").double()
-    model.pretrained_cfg["input_size"] = (3, 64, 64)
+    model.pretrained_cfg["input_size"] = (3, size, size)
     x = visualize.prepare_image(images[0], model).double()
     heat, label, probability = visualize.class_activation(model, x, stage)
     fusion = model.encoder.fusion.stages[stage - 1]
@@ -255,13 +257,13 @@ def test_gradcam(
     )
     assert capsys.readouterr().out == f"{out}\n"
     ((rows, titles, caption),) = grids
-    assert titles == ["input", TRAINED, "clsseg"] * 2 and caption.startswith("Grad-CAM on $F_2$ and $F_1$; research")
+    assert titles == ["input", TRAINED, "clsseg"] * 2 and caption.startswith("Grad-CAM on $F_1$; research")
     assert [len(row) for row in rows] == [6] * (len(images) // 2) + [3] * (len(images) % 2)
     cells = [cell for row in rows for cell in row]
     assert [cell.label for cell in cells[::3]] == [image.stem for image in images]
     assert [cell.note for cell in cells[::3]] == [f"true: {label}" for label in labels]
     assert all(re.match(rf"predicted: ({'|'.join(CLASSES)}) \((0\.\d\d|1\.00)\)", cell.note) for cell in cells[1::3])
-    assert [tuple(cell.heat.shape) for cell in cells[1:3]] == [(16, 16), (16, 16)]
+    assert [tuple(cell.heat.shape) for cell in cells[1:3]] == [(32, 32), (16, 16)]
     bars = [axis for axis in drawn[0].axes if "relative" in axis.get_ylabel()]
     assert len(bars) == 1
     check_apart(drawn[0])

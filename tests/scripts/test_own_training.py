@@ -23,7 +23,18 @@ import mfsf2
 pytestmark = pytest.mark.training
 
 PAGE = EXAMPLES.parent / "docs" / "own_data.md"
-QUICK = "--optim.epochs 1 --input_size 32 --optim.batch_size 8 --data.workers 0 --device cpu".split()
+QUICK = [
+    "--optim.epochs",
+    "1",
+    "--input_size",
+    "32",
+    "--optim.batch_size",
+    "8",
+    "--data.workers",
+    "0",
+    "--device",
+    "cpu",
+]
 
 
 def blocks(kind: str) -> list[str]:
@@ -68,7 +79,7 @@ def test_every_command_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     folds = json.loads((runs / "fold0" / "split.json").read_text())["splits"]
     assert len(folds["test"]) == 12 and len(folds["val"]) == 12
     (code,) = blocks("python")
-    exec(code, {})
+    exec(code, {})  # noqa: S102
     assert (runs / "own" / "model.onnx").stat().st_size > 1_000_000
 
 
@@ -113,7 +124,7 @@ def test_masks_of_several_classes(tmp_path: Path) -> None:
         indices[:, 60:] *= 2
         indices[:10, :10] = 255
         mask = Image.fromarray(indices)
-        mask.putpalette([0, 0, 0, 10, 10, 10, 255, 0, 0])
+        mask.putpalette([0, 0, 0, 10, 10, 10, 255, 0, 0, *[200] * 759])
         mask.save(path)
     names = ["background", "left", "right"]
     given = ["--data.name", "masks", "--data.folder", str(images), "--data.mask_names", f"[{', '.join(names)}]"]
@@ -197,8 +208,8 @@ def test_unreadable_files_are_skipped_and_listed(tmp_path: Path, capsys: pytest.
     with pytest.raises(SystemExit, match="not a readable image"):
         predict.main([*fixed, "--images", str(images), "--out", str(out), "--strict"])
     forget_accelerator()
-    found = predict.main([*fixed, "--images", str(images / "*" / "*_001.jpg"), "--out", str(out)])
-    assert [prediction.id for prediction in found] == ["p1000_001", "p2000_001"] or len(found) == 2
+    found = predict.main([*fixed, "--images", str(images / "*" / "*_000.jpg"), "--out", str(out)])
+    assert [prediction.id for prediction in found] == ["p0000_000", "p2000_000", "p1000_000"]
 
 
 def test_true_masks_beside_the_images_are_kept(tmp_path: Path) -> None:
