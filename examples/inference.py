@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from data import normalize, read_image, read_mask
 from datasets import MaskFormat, Sample
-from datasets.masks import IGNORE
+from datasets.masks import IGNORE, ONE_FOREGROUND
 from metrics import dice_and_iou
 from models import outputs_of
 from torch import Tensor
@@ -28,8 +28,8 @@ class Prediction:
     Attributes:
         id: the sample's.
         logits: of the classes; empty without.
-        dice, iou: of each foreground against the sample's mask on the mask's own grid; NaN for one of several that is in
-            neither; empty without a mask.
+        dice, iou: of each foreground against the sample's mask on the mask's own grid; NaN for one of several that is
+            in neither; empty without a mask.
         shares: of the image that is predicted to be each foreground; empty where masks were not asked for.
         error: why the sample's files could not be read.
     """
@@ -63,15 +63,15 @@ def predict_samples(
     model: Any,
     samples: Sequence[Sample],
     accelerator: "Accelerator",
-    mask_format: MaskFormat = MaskFormat(),
+    mask_format: MaskFormat = ONE_FOREGROUND,
     use_mask: UseMask | None = None,
     tta: bool = False,
     skip_unreadable: bool = False,
 ) -> list[Prediction]:
     """Predictions for all samples, in their order, in every process.
 
-    Each process takes every n-th sample, one at a time, so that neither their number nor that of the processes changes a
-    result; it gives the masks to ``use_mask`` as they come.
+    Each process takes every n-th sample, one at a time, so that neither their number nor that of the processes changes
+    a result; it gives the masks to ``use_mask`` as they come.
 
     Args:
         model: the model.

@@ -4,8 +4,8 @@
     python examples/visualize.py contours --checkpoints runs/seg/best --images x.jpg --masks x.png --out contours.png
 
 Grad-CAM: first the image, then for each model the evidence for the class that it predicts; ``--labels`` gives the true
-classes. It is taken on F_1, the finest of the fused maps, which has 14 x 14 cells or more for inputs from 53 pixels: the
-deeper ones are too coarse to show where a small image holds the evidence. ``--stage`` chooses another.
+classes. It is taken on F_1, the finest of the fused maps, which has 14 x 14 cells or more for inputs from 53 pixels:
+the deeper ones are too coarse to show where a small image holds the evidence. ``--stage`` chooses another.
 Contours: the outline of each predicted class, and of the true masks, if any.
 
 ``--images`` are files or folders, ``--columns`` is how many images stand side by side, ``--titles`` names the models.

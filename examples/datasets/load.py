@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainData", "load_data"]
 
+_LEAK = (
+    "warning: split by image. If several images show one lesion or patient, some may be in two splits, and the metrics "
+    "are then too good"
+)
+_ADVICE = ": give --data.group_column, --data.group_regex or --data.group_table"
+
 
 @dataclass
 class TrainData(Data):
@@ -63,13 +69,7 @@ def load_data(config: "Config") -> tuple["Config", Dataset, Splits, list[str]]:
     if path is None:
         splits = make_split(dataset, config.seed, config.data.folds, config.data.fold)
         if dataset.group_kind == "image" and not dataset.samples[0].split:
-            help_ = (
-                ": give --data.group_column, --data.group_regex or --data.group_table" if dataset.name in OWN else ""
-            )
-            notes.append(
-                "warning: split by image. If several images show one lesion or patient, some may be in two splits, and the "
-                f"metrics are then too good{help_}"
-            )
+            notes.append(_LEAK + (_ADVICE if dataset.name in OWN else ""))
     else:
         splits, unlisted = load_split(path, dataset)
         notes += [f"left out: {unlisted} images that {path} does not list"] if unlisted else []

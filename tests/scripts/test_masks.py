@@ -385,7 +385,7 @@ def test_image_and_mask_turned_alike(turn: int, suffixes: tuple[str, str], squar
 @pytest.mark.parametrize("turn", [5, 6, 7, 8])
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
 def test_quarter_turns_are_told_by_the_size(turn: int, suffix: str, tmp_path: Path) -> None:
-    """A mask without EXIF may be drawn on the upright image or on the stored pixels; one with, beside an image without."""
+    """A mask without EXIF may be drawn on the upright image or on the stored pixels, and the other way round."""
     turned = with_turn(np.stack([DISC * 255] * 3, -1), tmp_path / f"turned.{suffix}", turn)
     upright = np.asarray(open_rgb(turned))[..., 0] > 127
     stored = with_turn(DISC * 255, tmp_path / "stored.png", 1)

@@ -1,4 +1,4 @@
-"""The measures against plain formulas."""
+"""The metrics against plain formulas."""
 
 import math
 from pathlib import Path
@@ -7,13 +7,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine.baseline import fixed_mask_dice
-from engine.measures import bootstrap, classification_measures, fit_temperature, flatten, reliability, summary
-from engine.validation import dice_and_iou
+from baseline import fixed_mask_dice
+from datasets import MaskFormat, Sample
+from metrics import (
+    auc,
+    bootstrap,
+    classification_metrics,
+    confusion,
+    dice_and_iou,
+    fit_temperature,
+    flatten,
+    mean_dice,
+    reliability,
+    sensitivity_at,
+    summary,
+)
 from PIL import Image
-from readers import Record
 from torch import Tensor
 from torch.nn import functional as F
+
+NAMES = ["a", "b", "mel", "d"]
 
 
 @pytest.fixture
@@ -24,58 +37,148 @@ def scores() -> tuple[Tensor, Tensor]:
     return logits, labels
 
 
-def test_measures_against_formulas(scores: tuple[Tensor, Tensor]) -> None:
+@pytest.fixture(params=[4, 1])
+def several(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor]:
+    """Logits and labels where several classes hold at once, or of one label alone."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.rand(150, request.param, generator=generator) < torch.tensor([0.2, 0.5, 0.3, 0.8])[-request.param :]
+    return torch.randn(150, request.param, generator=generator) + 1.5 * labels - 0.7, labels.float()
+
+
+def pairs(scores: np.ndarray, truth: np.ndarray) -> float:
+    """How often a positive scores above a negative, ties by half: every pair is looked at."""
+    positive, negative = scores[truth][:, None], scores[~truth][None]
+    return float(((positive > negative) + 0.5 * (positive == negative)).mean())
+
+
+def check_row(row: dict[str, Any], scores: np.ndarray, said: np.ndarray, truth: np.ndarray) -> None:
+    """One class's metrics; ``said`` and ``truth`` are bool."""
+    hit = (said & truth).sum()
+    recall, precision = hit / truth.sum(), hit / said.sum()
+    assert row["images"] == truth.sum()
+    assert row["sensitivity"] == pytest.approx(recall) and row["precision"] == pytest.approx(precision)
+    assert row["specificity"] == pytest.approx((~said & ~truth).sum() / (~truth).sum())
+    assert row["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
+    assert row["auc"] == pytest.approx(pairs(scores, truth), abs=1e-12)
+
+
+def best_sensitivity(scores: np.ndarray, truth: np.ndarray, specificity: float) -> float:
+    cuts = [cut for cut in [*scores, 2.0] if (scores[~truth] < cut).mean() >= specificity]
+    return max((scores[truth] >= cut).mean() for cut in cuts)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    return sum(abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in set(bins))
+
+
+def test_exclusive_classes_against_formulas(scores: tuple[Tensor, Tensor]) -> None:
     logits, labels = scores
-    measures = classification_measures(logits, labels, ["a", "b", "mel", "d"], temperature=2.0)
-    p, y = logits.double().softmax(1).numpy(), labels.numpy()
+    metrics = classification_metrics(logits, labels, NAMES, temperature=2.0)
+    p, y = logits.softmax(1).numpy(), labels.numpy()
     predicted = p.argmax(1)
-    recalls, f1s, aucs = [], [], []
-    for k, name in enumerate(["a", "b", "mel", "d"]):
-        hit, actual, said = ((predicted == k) & (y == k)).sum(), (y == k).sum(), (predicted == k).sum()
-        recall, precision = hit / actual, hit / said
-        positive, negative = p[y == k, k][:, None], p[y != k, k][None]
-        auc = ((positive > negative) + 0.5 * (positive == negative)).mean()
-        row = measures["per_class"][name]
-        assert row["images"] == actual
-        assert row["sensitivity"] == pytest.approx(recall) and row["precision"] == pytest.approx(precision)
-        assert row["specificity"] == pytest.approx(((predicted != k) & (y != k)).sum() / (y != k).sum())
-        assert row["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
-        assert row["auc"] == pytest.approx(auc, abs=1e-6)
-        recalls, f1s, aucs = [*recalls, recall], [*f1s, row["f1"]], [*aucs, auc]
-    assert measures["accuracy"] == pytest.approx((predicted == y).mean())
-    assert measures["balanced_accuracy"] == pytest.approx(np.mean(recalls))
-    assert measures["macro_f1"] == pytest.approx(np.mean(f1s)) and measures["auc"] == pytest.approx(np.mean(aucs))
+    rows = metrics["per_class"]
+    for k, name in enumerate(NAMES):
+        check_row(rows[name], p[:, k], predicted == k, y == k)
+    assert metrics["accuracy"] == pytest.approx((predicted == y).mean())
+    for name, key in (("balanced_accuracy", "sensitivity"), ("macro_f1", "f1"), ("auc", "auc")):
+        assert metrics[name] == pytest.approx(np.mean([row[key] for row in rows.values()])), name
     for percent in (90, 95):
-        cuts = [cut for cut in [*p[:, 2], 2.0] if (p[y != 2, 2] < cut).mean() >= percent / 100]
-        best = max((p[y == 2, 2] >= cut).mean() for cut in cuts)
-        assert measures["melanoma"][f"sensitivity_at_{percent}%_specificity"] == pytest.approx(best)
-    for name, values in (("", p), ("_with_temperature", (logits.double() / 2).softmax(1).numpy())):
-        confidence, right = values.max(1), values.argmax(1) == y
-        bins = np.minimum((confidence * 15).astype(int), 14)
-        gaps = [abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in set(bins)]
-        assert measures[f"ece{name}"] == pytest.approx(sum(gaps), abs=1e-6)
-        gaps = []
-        for k in range(4):
-            said, bins = values[:, k], np.minimum((values[:, k] * 15).astype(int), 14)
-            at = [bins == b for b in set(bins)]
-            gaps.append(sum(abs(said[b].mean() - (y[b] == k).mean()) * b.mean() for b in at))
-        assert measures[f"classwise_ece{name}"] == pytest.approx(np.mean(gaps), abs=1e-6)
-        assert measures[f"log_loss{name}"] == pytest.approx(-np.log(values[np.arange(120), y]).mean(), abs=1e-6)
+        best = best_sensitivity(p[:, 2], y == 2, percent / 100)
+        assert metrics["melanoma"][f"sensitivity_at_{percent}%_specificity"] == pytest.approx(best)
+    for name, values in (("", logits), ("_with_temperature", logits / 2)):
+        q = values.double().softmax(1).numpy()
+        assert metrics[f"ece{name}"] == pytest.approx(calibration_error(q.max(1), q.argmax(1) == y), abs=1e-6)
+        gaps = [calibration_error(q[:, k], y == k) for k in range(4)]
+        assert metrics[f"classwise_ece{name}"] == pytest.approx(np.mean(gaps), abs=1e-6)
+        assert metrics[f"log_loss{name}"] == pytest.approx(-np.log(q[np.arange(120), y]).mean(), abs=1e-6)
+    expected = np.array([[((y == i) & (predicted == j)).sum() for j in range(4)] for i in range(4)])
+    assert np.array_equal(confusion(logits.softmax(1), labels).numpy(), expected)
 
 
-def test_every_measure_has_an_interval(scores: tuple[Tensor, Tensor]) -> None:
+def test_several_classes_at_once_against_formulas(several: tuple[Tensor, Tensor]) -> None:
+    """Thresholds of 0.5; no class counts as another's negative alone."""
+    logits, labels = several
+    number = labels.shape[1]
+    names = ["b", "melanoma", "c", "d"][:number] if number > 1 else ["melanoma"]
+    metrics = classification_metrics(logits, labels, names, temperature=2.0)
+    p, y = logits.sigmoid().numpy(), labels.numpy() > 0.5
+    rows = metrics["per_class"]
+    for k, name in enumerate(names):
+        check_row(rows[name], p[:, k], p[:, k] > 0.5, y[:, k])
+    assert metrics["exact_match"] == pytest.approx(((p > 0.5) == y).all(1).mean())
+    for name, key in (("mean_sensitivity", "sensitivity"), ("macro_f1", "f1"), ("auc", "auc")):
+        assert metrics[name] == pytest.approx(np.mean([row[key] for row in rows.values()])), name
+    assert not metrics.keys() & {"accuracy", "balanced_accuracy", "ece"}
+    k = names.index("melanoma")
+    for percent in (90, 95):
+        best = best_sensitivity(p[:, k], y[:, k], percent / 100)
+        assert metrics["melanoma"][f"sensitivity_at_{percent}%_specificity"] == pytest.approx(best)
+    for name, values in (("", logits), ("_with_temperature", logits / 2)):
+        q = values.double().sigmoid().numpy()
+        gaps = [calibration_error(q[:, k], y[:, k]) for k in range(number)]
+        assert metrics[f"classwise_ece{name}"] == pytest.approx(np.mean(gaps), abs=1e-6)
+        losses = -np.log(np.where(y, q, 1 - q))
+        assert metrics[f"log_loss{name}"] == pytest.approx(losses.mean(), abs=1e-6)
+    assert classification_metrics(logits, labels.long(), names, 2.0) == metrics
+    bins = reliability(logits.sigmoid(), labels)
+    assert sum(number for *_, number in bins) == labels.numel()
+    assert sum(accuracy * number for _, accuracy, number in bins) == pytest.approx(labels.sum().item())
+
+
+@pytest.mark.parametrize("levels", [2, 5, 40, 10**6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_auc_is_the_share_of_ordered_pairs(levels: int, dtype: torch.dtype) -> None:
+    """With ties, whatever their number."""
+    generator = torch.Generator().manual_seed(levels)
+    for number in (2, 3, 31, 200):
+        scores = torch.randint(levels, (number,), generator=generator).to(dtype) / levels
+        truth = torch.rand(number, generator=generator) < 0.4
+        truth[0], truth[1] = True, False
+        assert auc(scores, truth) == pytest.approx(pairs(scores.numpy(), truth.numpy()), abs=1e-12)
+        assert auc(scores, truth.long()) == auc(scores, truth.float()) == auc(scores, truth)
+
+
+@pytest.mark.parametrize("number", [2, 37, 1001, 40001])
+def test_auc_of_a_perfect_order_is_one(number: int) -> None:
+    scores = torch.linspace(0, 1, number)
+    for first in {1, number // 3 or 1, number - 1}:
+        truth = torch.arange(number) >= first
+        assert auc(scores, truth) == 1.0 and auc(-scores, truth) == 0.0
+        assert auc(torch.zeros(number), truth) == 0.5
+
+
+def test_what_is_not_defined_is_none() -> None:
+    """A split with one class, or with none of a label: no NaN, which would hide in means."""
+    logits = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    for truth in (torch.zeros(9), torch.ones(9)):
+        assert auc(logits[:, 0], truth) is None
+    metrics = classification_metrics(logits, torch.full((9,), 1), ["a", "mel", "c"], 1.0)
+    assert metrics["auc"] is None and metrics["melanoma"] == {}
+    assert metrics["per_class"]["a"]["sensitivity"] is None and metrics["per_class"]["mel"]["specificity"] is None
+    assert metrics["balanced_accuracy"] == pytest.approx(metrics["accuracy"])
+    for labels in (torch.zeros(9, 3), torch.ones(9, 3)):
+        metrics = classification_metrics(logits, labels, ["a", "mel", "c"], 1.0)
+        assert metrics["auc"] is None and metrics["melanoma"] == {}
+        assert all(row["auc"] is None for row in metrics["per_class"].values())
+    assert classification_metrics(logits, torch.zeros(9, 3), ["a", "b", "c"], 1.0)["mean_sensitivity"] is None
+    flat = flatten(metrics)
+    assert flat and all(math.isfinite(value) for value in flat.values())
+    assert sensitivity_at(logits.softmax(1), torch.zeros(9, dtype=torch.long), 2) == {}
+
+
+def test_every_metric_has_an_interval(scores: tuple[Tensor, Tensor]) -> None:
     logits, labels = scores
-    names = ["a", "b", "mel", "d", "absent"]
+    names = [*NAMES, "absent"]
     logits = torch.cat([logits, torch.full((120, 1), -9.0)], 1)
-    flat = flatten(classification_measures(logits, labels, names, 2.0))
+    flat = flatten(classification_metrics(logits, labels, names, 2.0))
     expected = {"accuracy", "balanced_accuracy", "macro_f1", "auc", "absent specificity"}
-    measured = ("sensitivity", "specificity", "precision", "f1", "auc")
-    expected |= {f"{name} {measure}" for name in names[:4] for measure in measured}
+    expected |= {f"{n} {key}" for n in NAMES for key in ("sensitivity", "specificity", "precision", "f1", "auc")}
     expected |= {f"melanoma sensitivity_at_{percent}%_specificity" for percent in (90, 95)}
     assert set(flat) == expected
     groups = [f"g{index // 2}" for index in range(120)]
     intervals = bootstrap(
-        lambda at: flatten(classification_measures(logits[at], labels[at], names, 2.0)), groups, rounds=200
+        lambda at: flatten(classification_metrics(logits[at], labels[at], names, 2.0)), groups, n_bootstrap=100
     )
     assert set(intervals) == expected
     for name in expected:
@@ -85,13 +188,26 @@ def test_every_measure_has_an_interval(scores: tuple[Tensor, Tensor]) -> None:
     assert half == pytest.approx(1.96 * math.sqrt(flat["accuracy"] * (1 - flat["accuracy"]) / 120), rel=0.35)
 
 
-def test_measures_of_absent_classes(scores: tuple[Tensor, Tensor]) -> None:
+def test_every_metric_of_several_classes_has_an_interval(several: tuple[Tensor, Tensor]) -> None:
+    logits, labels = several
+    names = list("wxyz")[: labels.shape[1]]
+    flat = flatten(classification_metrics(logits, labels, names, 1.0))
+    expected = {"exact_match", "mean_sensitivity", "macro_f1", "auc"}
+    expected |= {f"{n} {key}" for n in names for key in ("sensitivity", "specificity", "precision", "f1", "auc")}
+    assert set(flat) == expected
+    groups = [f"g{index // 3}" for index in range(150)]
+    intervals = bootstrap(lambda at: flatten(classification_metrics(logits[at], labels[at], names, 1.0)), groups, 60)
+    assert set(intervals) == expected
+    assert all(0 <= low <= flat[name] <= high <= 1 for name, (low, high) in intervals.items())
+
+
+def test_absent_classes(scores: tuple[Tensor, Tensor]) -> None:
     logits, labels = scores
     kept = labels != 1
-    measures = classification_measures(logits[kept], labels[kept], ["a", "b", "c", "d"], 1.0)
-    assert measures["per_class"]["b"]["sensitivity"] is None and measures["per_class"]["b"]["auc"] is None
-    recalls = [row["sensitivity"] for name, row in measures["per_class"].items() if name != "b"]
-    assert measures["balanced_accuracy"] == pytest.approx(np.mean(recalls)) and "melanoma" not in measures
+    metrics = classification_metrics(logits[kept], labels[kept], ["a", "b", "c", "d"], 1.0)
+    assert metrics["per_class"]["b"]["sensitivity"] is None and metrics["per_class"]["b"]["auc"] is None
+    recalls = [row["sensitivity"] for name, row in metrics["per_class"].items() if name != "b"]
+    assert metrics["balanced_accuracy"] == pytest.approx(np.mean(recalls)) and "melanoma" not in metrics
 
 
 def test_reliability(scores: tuple[Tensor, Tensor]) -> None:
@@ -102,13 +218,14 @@ def test_reliability(scores: tuple[Tensor, Tensor]) -> None:
     assert right == pytest.approx((probabilities.argmax(1) == labels).sum().item())
 
 
-def test_temperature_is_the_best_of_many(scores: tuple[Tensor, Tensor]) -> None:
-    logits, labels = scores[0] * 4, scores[1]
-    found = fit_temperature(logits, labels)
+def test_temperature_is_the_best_of_many(scores: tuple[Tensor, Tensor], several: tuple[Tensor, Tensor]) -> None:
     tried = np.linspace(0.2, 12, 2000)
-    losses = [F.cross_entropy(logits / t, labels).item() for t in tried]
-    assert found == pytest.approx(tried[int(np.argmin(losses))], abs=0.01)
+    for (logits, labels), loss in ((scores, F.cross_entropy), (several, F.binary_cross_entropy_with_logits)):
+        found = fit_temperature(logits * 4, labels)
+        losses = [loss(logits * 4 / t, labels).item() for t in tried]
+        assert found == pytest.approx(tried[int(np.argmin(losses))], abs=0.01)
     assert math.isfinite(fit_temperature(torch.eye(3) * 9, torch.arange(3)))
+    assert math.isfinite(fit_temperature(torch.eye(3) * 18 - 9, torch.eye(3)))
 
 
 def test_bootstrap_draws_groups() -> None:
@@ -131,23 +248,84 @@ def test_bootstrap_draws_groups() -> None:
 def test_summary_is_perfect_for_perfect_predictions() -> None:
     labels = torch.tensor([0, 1, 2, 0])
     assert set(summary(torch.eye(3)[labels], labels).values()) == {1.0}
+    several = torch.tensor([[1.0, 0], [1, 1], [0, 0]])
+    assert set(summary(several, several).values()) == {1.0}
 
 
-def test_dice_and_iou() -> None:
-    a = torch.zeros(3, 1, 4, 4, dtype=torch.bool)
+# Masks
+
+
+def test_dice_and_iou_of_one_foreground() -> None:
+    a = torch.zeros(4, 4, 4, dtype=torch.bool)
     b = a.clone()
-    a[0, 0, 0, :2] = b[0, 0, 0, 1:4] = a[1] = True
-    dice, iou = dice_and_iou(a, b)
-    assert dice.tolist() == [pytest.approx(2 / 5), 0, 1] and iou.tolist() == [pytest.approx(1 / 4), 0, 1]
+    a[0, 0, :2] = b[0, 0, 1:4] = a[1] = b[3] = True
+    dice, iou = dice_and_iou(a, b, 1)
+    assert dice.tolist() == [[pytest.approx(2 / 5)], [0], [1], [0]]
+    assert iou.tolist() == [[pytest.approx(1 / 4)], [0], [1], [0]]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 5])
+@pytest.mark.parametrize("ignore", [None, 255])
+def test_dice_and_iou_against_formulas(classes: int, ignore: int | None) -> None:
+    rng = np.random.default_rng(classes)
+    a, b = (rng.integers(0, max(2, classes), (6, 7, 9)) for _ in range(2))
+    a[0][a[0] == 1], b[0][b[0] == 1] = 0, 0
+    b[1] = 0
+    ignored = rng.random(b.shape) < 0.3
+    truth = np.where(ignored, 255, b) if ignore else b
+    dice, iou = dice_and_iou(torch.from_numpy(a), torch.from_numpy(truth), classes, ignore)
+    assert dice.shape == iou.shape == (6, max(1, classes - 1))
+    for image in range(6):
+        here = ~ignored[image] if ignore else np.ones(b[image].shape, bool)
+        for k in range(1, max(2, classes)):
+            said, real = a[image][here] == k, b[image][here] == k
+            shared, union = (said & real).sum(), (said | real).sum()
+            if not union:
+                expected = (1.0, 1.0) if classes == 1 else (math.nan, math.nan)
+            else:
+                expected = (2 * shared / (said.sum() + real.sum()), shared / union)
+            found = (dice[image, k - 1].item(), iou[image, k - 1].item())
+            assert found == pytest.approx(expected, nan_ok=True), (image, k)
+
+
+def test_ignored_pixels_do_not_count() -> None:
+    """Whatever is predicted there."""
+    rng = np.random.default_rng(0)
+    predicted, truth = (torch.from_numpy(rng.integers(0, 3, (5, 8, 8))) for _ in range(2))
+    ignored = torch.from_numpy(rng.random((5, 8, 8)) < 0.4)
+    expected = dice_and_iou(predicted, truth.masked_fill(ignored, 255), 3, 255)
+    for value in (0, 1, 2):
+        found = dice_and_iou(predicted.masked_fill(ignored, value), truth.masked_fill(ignored, 255), 3, 255)
+        assert all(torch.equal(x, y) for x, y in zip(found, expected))
+    everywhere = dice_and_iou(predicted, torch.full_like(truth, 255), 3, 255)[0]
+    assert everywhere.isnan().all()
+
+
+def test_mean_dice_leaves_out_classes_that_are_not_there() -> None:
+    nan = math.nan
+    assert mean_dice(torch.tensor([[0.5, nan], [1.0, 0.2], [nan, 0.4]])) == pytest.approx((0.75 + 0.3) / 2)
+    assert mean_dice(torch.tensor([[0.5, nan], [1.0, nan]])) == pytest.approx(0.75)
+    assert math.isnan(mean_dice(torch.tensor([[nan, nan]])))
 
 
 def test_fixed_mask(tmp_path: Path) -> None:
     """The left half is in all of three training masks, the right half in one."""
-    paths = []
+    samples = []
     for number in range(4):
         pixels = np.zeros((96, 96), np.uint8)
         pixels[:, : 96 if number == 2 else 48] = 255
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-        paths.append(Record(str(number), tmp_path / "none", str(number), mask=tmp_path / f"{number}.png"))
-    assert fixed_mask_dice(paths[:3], paths[3:]) == pytest.approx(1, abs=0.01)
-    assert fixed_mask_dice(paths[:3], paths[2:3]) == pytest.approx(2 / 3, abs=0.01)
+        samples.append(Sample(str(number), tmp_path / f"{number}.png", str(number), mask=tmp_path / f"{number}.png"))
+    assert fixed_mask_dice(samples[:3], samples[3:], MaskFormat()) == pytest.approx(1, abs=0.01)
+    assert fixed_mask_dice(samples[:3], samples[2:3], MaskFormat()) == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_fixed_mask_and_pixels_to_ignore(tmp_path: Path) -> None:
+    """Right halves that are to be ignored change nothing, whether they would be right or wrong."""
+    samples = []
+    for number, right in enumerate((0, 255, 255, 255)):
+        pixels = np.zeros((96, 96), np.uint8)
+        pixels[:, :24], pixels[:, 48:] = 1, right
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        samples.append(Sample(str(number), tmp_path / f"{number}.png", str(number), mask=tmp_path / f"{number}.png"))
+    assert fixed_mask_dice(samples[:3], samples[3:], MaskFormat(ignore_index=255)) == pytest.approx(1, abs=0.01)

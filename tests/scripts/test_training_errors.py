@@ -230,8 +230,8 @@ def test_tasks_that_the_data_do_not_have(lesions: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(SystemExit, match=f"task={task} cannot be learned from kvasir: it has no {lacks}"):
             train.main(["--data.name", "kvasir", "--task", task, *fixed])
+    own = write_dataset("folder", tmp_path / "own", lesions=2)
     with pytest.raises(SystemExit, match="folder has no masks"):
-        own = write_dataset("folder", tmp_path / "own", lesions=2)
         train.main(["--data.name", "folder", "--task", "seg", *fixed, "--data.folder", str(own)])
 
 
