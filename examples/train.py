@@ -250,7 +250,8 @@ def validate(run: Run) -> dict[str, float]:
         name = "auc" if run.dataset.multi_label else "balanced_accuracy"
         metrics[name] = summary(probabilities, truth)[name] or 0.0
     if dices:
-        metrics["dice"] = mean_dice(torch.cat(dices))
+        # Of several foregrounds, none may be in any mask, nor found.
+        metrics["dice"] = torch.tensor(mean_dice(torch.cat(dices))).nan_to_num().item()
     return metrics
 
 
@@ -329,7 +330,8 @@ def train(
             break
     log(run, f"{(time.monotonic() - began) / 60:.1f} minutes")
     images = {name: len(samples) for name, samples in splits.items()}
-    results = {"best": run.best, "epochs": len(run.history), "images": images, "model": run.model.architecture}
+    name = run.model.pretrained_cfg["architecture"]
+    results = {"best": run.best, "epochs": len(run.history), "images": images, "model": name}
     if run.accelerator.is_main_process:
         out.write("results.json", to_json(results))
     return results

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+from datasets.ham10000 import CLASSES
+from datasets.overlap import hash_id
 from PIL import Image
-from readers import hash_id
-from readers.ham10000 import CLASSES
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -89,7 +89,7 @@ def test_the_card_s_logits(networks: dict[str, Any], inputs: Tensor, card: Card)
 
 
 def test_the_outlines_of_generated_lesions_are_found(networks: dict[str, Any], inputs: Tensor) -> None:
-    from engine.lesion import generate_lesion
+    from lesion import generate_lesion
 
     with torch.no_grad():
         predicted = networks["seg"](inputs)[:, 0] > 0
@@ -115,8 +115,8 @@ def test_the_file(networks: dict[str, Any]) -> None:
 
 
 def test_the_configuration(networks: dict[str, Any]) -> None:
-    parts = json.loads((ROOT / "examples" / "splits" / "ham10000.json").read_text(encoding="utf-8"))["parts"]
-    hashes = {part: {hash_id(identity) for identity in ids} for part, ids in parts.items()}
+    splits = json.loads((ROOT / "examples" / "splits" / "ham10000.json").read_text(encoding="utf-8"))["splits"]
+    hashes = {part: {hash_id(identity) for identity in ids} for part, ids in splits.items()}
     assert not hashes["test"] & (hashes["train"] | hashes["val"])
     for task, network in networks.items():
         cfg = network.pretrained_cfg
@@ -145,8 +145,8 @@ def test_the_card(networks: dict[str, Any], card: Card) -> None:
     for name in ("balanced accuracy", "macro AUC", "Dice"):
         value, low, high = map(float, re.findall(r"\d\.\d+", card[name][0]))
         assert 0 < low < value < high < 1, name
-    parts = json.loads((ROOT / "examples" / "splits" / "ham10000.json").read_text(encoding="utf-8"))["parts"]
-    assert card["images"][:3] == [f"{len(parts[part]):,}" for part in ("train", "val", "test")]
+    splits = json.loads((ROOT / "examples" / "splits" / "ham10000.json").read_text(encoding="utf-8"))["splits"]
+    assert card["images"][:3] == [f"{len(splits[name]):,}" for name in ("train", "val", "test")]
 
 
 def test_untrained_networks_do_not_claim_them() -> None:

@@ -10,13 +10,14 @@ import pytest
 import torch
 from build import Model, Optim, build_model, build_optimizer, describe_model, lr_factor
 from cli import check_ranges
-from datasets import Data, DataError, Dataset, MaskFormat, TrainData, read_dataset
+from data import Images, normalize
+from datasets import Data, DataError, Dataset, MaskFormat, TrainData, make_split, read_dataset
 from datasets.own_table import read_own_table
 from datasets.synthetic import write_dataset
 from paths import PathDropout, balance_paths, path_slices
 from torch import nn
 from train import Config
-from train_from_cnn import Cnn, CnnConfig, make_optimizer
+from train_from_cnn import Cnn, CnnConfig, first_images, make_optimizer
 
 import mfsf2
 
@@ -295,6 +296,19 @@ def test_paths_are_balanced_and_dropped(lesions: Dataset) -> None:
     assert set(shares["r4"].tolist()) == set(shares["P"].tolist()) == {0.0, 1.0} and shares["p4"].min() == 1
     assert shares["r4"].mean() == pytest.approx(0.75, abs=0.08)
     assert PathDropout(model, 0.25)(head.eval(), (inputs,)) is None
+
+
+def test_paths_are_balanced_on_training_images_of_the_fold(lesions: Dataset, folders: dict[str, Path]) -> None:
+    data = TrainData("ham10000", str(folders["ham10000"]), folds=4, fold=1)
+    settings = CnnConfig(data, "cls", input_size=32, seed=3)
+    model = build_model(random_start(), lesions)
+    train = make_split(lesions, 3, folds=4, fold=1)["train"]
+    assert {sample.id for sample in train} != {sample.id for sample in make_split(lesions, 3)["train"]}
+    expected, batch = Images(train, 32), first_images(model, settings, lesions)
+    assert len(batch) == min(64, len(expected))
+    for x, index in zip(batch, range(64)):
+        image = expected[index, 0]["image"].float() / 255
+        torch.testing.assert_close(x, normalize(image, model.pretrained_cfg))
 
 
 @dataclass

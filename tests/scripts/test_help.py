@@ -21,21 +21,30 @@ SECONDS = 3.0
 """Of user and system time that --help may take beyond ``import torch``."""
 
 
-def run(*command: str, cwd: Path) -> tuple[float, "subprocess.CompletedProcess[str]"]:
-    """CPU seconds of a Python process, and what it said."""
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, *command], env=environment, cwd=cwd, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
+class Process:
+    """Runs Python with packages installed that are called as the modules here are."""
+
+    def __init__(self, root: Path) -> None:
+        self.packages, self.cwd = root / "packages", root / "cwd"
+        for folder in (self.packages, self.cwd):
+            folder.mkdir()
+        for name in [path.stem for path in EXAMPLES.glob("*.py")] + ["datasets"]:
+            (self.packages / f"{name}.py").write_text("raise ImportError('another package of this name')")
+        self.baseline, done = self.run("-c", "import torch")
+        assert done.returncode == 0, done.stderr
+
+    def run(self, *command: str) -> tuple[float, "subprocess.CompletedProcess[str]"]:
+        """User and system time in seconds, and what was said."""
+        environment = {**os.environ, "PYTHONPATH": f"{EXAMPLES.parent}{os.pathsep}{self.packages}"}
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, *command], env=environment, cwd=self.cwd, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
 
 
 @pytest.fixture(scope="module")
-def baseline(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """CPU seconds of ``import torch``."""
-    seconds, done = run("-c", "import torch", cwd=tmp_path_factory.mktemp("empty"))
-    assert done.returncode == 0, done.stderr
-    return seconds
+def process(tmp_path_factory: pytest.TempPathFactory) -> Process:
+    return Process(tmp_path_factory.mktemp("help"))
 
 
 def test_all_scripts_are_found() -> None:
@@ -46,12 +55,12 @@ def test_all_scripts_are_found() -> None:
 
 @pytest.mark.training
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_help(script: Path, baseline: float, tmp_path: Path) -> None:
-    seconds, done = run(str(script), "--help", cwd=tmp_path)
+def test_help(script: Path, process: Process) -> None:
+    seconds, done = process.run(str(script), "--help")
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert done.stdout.startswith("usage: ") and script.name in done.stdout and "options:" in done.stdout
-    assert not list(tmp_path.iterdir())
-    assert seconds < baseline + SECONDS
+    assert not list(process.cwd.iterdir())
+    assert seconds < process.baseline + SECONDS
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,13 @@ def test_jpeg_is_cut_at_127(quality: int, mode: str, image: Path) -> None:
 def test_dark_jpeg_is_not_an_empty_mask(value: int, more: dict[str, int], image: Path) -> None:
     """Ringing may lift some pixels above 127."""
     noise = r"lossy compression and values up to \d+, which may be noise; save masks as PNG"
-    with pytest.raises(ValueError, match=rf"{noise}|values .*: what is foreground cannot be told; save masks with 0"):
+    bright = r"values .*: what is foreground cannot be told; save masks with 0"
+    with pytest.raises(ValueError, match=noise if value < 100 else rf"{noise}|{bright}"):
         read(DISC * np.uint8(value), image, "mask.jpg", **more)
+    lines = np.zeros_like(DISC)
+    lines[:, ::8] = lines[:, 1::8] = max(value, 100)
+    with pytest.raises(ValueError, match=rf"{noise}|{bright}"):
+        read(lines, image, "mask.jpg", **more)
 
 
 def test_lossy_files_other_than_jpeg(image: Path) -> None:
@@ -171,6 +176,16 @@ def test_values_that_may_be_classes_are_refused(values: tuple[int, ...], found: 
     for second in (DISC * (np.arange(64) < 30), square, line, square[::-1] & (np.arange(64) == 42)):
         mask = np.array(values, np.uint8)[np.where(second > 0, 2, DISC * (second == 0))]
         with pytest.raises(ValueError, match=f"values {found}: what is foreground cannot be told; .*data.mask_names"):
+            read(mask, image)
+
+
+def test_lines_of_few_values_are_refused(image: Path) -> None:
+    """Vessels of two kinds beside a lesion."""
+    for values in ((0, 60, 180, 255), (0, 1, 2, 255), (0, 1, 254, 255)):
+        mask = values[3] * DISC
+        mask[::6, 44:] = values[1]
+        mask[:, 45:64:6] = values[2]
+        with pytest.raises(ValueError, match=r"what is foreground cannot be told"):
             read(mask, image)
 
 

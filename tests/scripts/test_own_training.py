@@ -252,7 +252,7 @@ def test_resume_and_dice_of_a_table_with_everything(name: str, tmp_path: Path) -
         str(tmp_path / "r"),
     ]
     results = train.main([*given, *QUICK])
-    assert results["model"] == {"table": "mfsf2_rcm_clsseg", "folder": "mfsf2_cls"}[name]
+    assert results["model"] == {"table": "mfsf2_tiny_rcm_clsseg", "folder": "mfsf2_tiny_cls"}[name]
     assert set(results["best"]) == {"epoch", "loss", "balanced_accuracy"} | ({"dice"} if name == "table" else set())
     forget_accelerator()
     again = train.main([*given, *QUICK, "--resume", "true"])
