@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from datasets import DataError
 from jsonargparse import ArgumentParser, auto_cli
+from safetensors import SafetensorError
 
 __all__ = ["Parser", "as_dict", "check_ranges", "exit_on_data_error", "parse_config", "run_function"]
 
@@ -56,7 +57,7 @@ def exit_on_data_error() -> Iterator[None]:
     """End the script with a message, not a traceback, where data cannot be used or a file cannot be written."""
     try:
         yield
-    except (DataError, OSError) as error:
+    except (DataError, OSError, SafetensorError) as error:
         raise SystemExit(str(error)) from error
 
 

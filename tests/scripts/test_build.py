@@ -1,7 +1,6 @@
 """The model of a training: what it starts from, what its configuration says, its optimizer and schedule."""
 
-from dataclasses import dataclass, replace
-from math import inf, nan
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import micro
 import pytest
 import torch
 from build import Model, Optim, build_model, build_optimizer, describe_model, lr_factor
-from cli import check_ranges
 from data import Images, normalize
 from datasets import Data, DataError, Dataset, MaskFormat, TrainData, make_split, read_dataset
 from datasets.own_table import read_own_table
@@ -309,45 +307,3 @@ def test_paths_are_balanced_on_training_images_of_the_fold(lesions: Dataset, fol
     for x, index in zip(batch, range(64)):
         image = expected[index, 0]["image"].float() / 255
         torch.testing.assert_close(x, normalize(image, model.pretrained_cfg))
-
-
-@dataclass
-class Inner:
-    number: float
-
-
-@dataclass
-class Outer:
-    number: Any = 1
-    inner: Inner | None = None
-
-
-@pytest.mark.parametrize(
-    ("interval", "allowed", "refused"),
-    [
-        ("[0, 1]", [0, 0.5, 1, [0, 1], (1.0,), []], [-1e-9, 1.1, nan, inf, -inf, [0, 2], [0.5, nan], (2, 0)]),
-        ("(0, 1)", [1e-9, 0.5, [0.1, 0.9]], [0, 1, [0.5, 1], nan, inf]),
-        ("[0, 1)", [0, 0.999], [1, -0.1, nan]),
-        ("(0, 1]", [0.001, 1], [0, 1.001, nan]),
-        ("[1, inf)", [1, 10**9], [0, inf, nan, -inf]),
-        ("(0, inf)", [1e-300], [0, -1, inf, nan]),
-        ("(-inf, inf]", [0, inf, -1e300], [-inf, nan]),
-        ("[-2, -1]", [-2, -1], [0, -3]),
-    ],
-)
-def test_ranges(interval: str, allowed: list[Any], refused: list[Any]) -> None:
-    for value in allowed:
-        check_ranges(Outer(value), {interval: "number"})
-    for value in refused:
-        with pytest.raises(ValueError) as caught:
-            check_ranges(Outer(value), {interval: "number"})
-        assert str(caught.value) == f"number={value} must be in {interval}"
-
-
-def test_ranges_of_several_names() -> None:
-    ranges = {"[0, 9]": "number inner.number", "(5, 6)": "inner.number"}
-    check_ranges(Outer(0, Inner(5.5)), ranges)
-    with pytest.raises(ValueError, match=r"inner\.number=10 must be in \[0, 9\]"):
-        check_ranges(Outer(0, Inner(10)), ranges)
-    with pytest.raises(ValueError, match=r"inner\.number=6 must be in \(5, 6\)"):
-        check_ranges(Outer(0, Inner(6)), ranges)

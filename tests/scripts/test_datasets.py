@@ -219,7 +219,8 @@ def test_cross_validation(folds: int, kind: str) -> None:
     tested = Counter(sample.id for splits in all_splits for sample in splits["test"])
     validated = Counter(sample.id for splits in all_splits for sample in splits["val"])
     assert set(tested.values()) == set(validated.values()) == {1} and len(tested) == len(validated) == 300
-    for splits in all_splits:
+    for splits, following in zip(all_splits, [*all_splits[1:], all_splits[0]]):
+        assert splits["val"] == following["test"]
         groups = [{sample.group for sample in samples} for samples in splits.values()]
         assert sum(map(len, groups)) == len(set().union(*groups)) == 100
         assert sum(map(len, splits.values())) == 300

@@ -1,13 +1,17 @@
-"""Command lines: --help is quick, and a typo is answered with the error alone."""
+"""Command lines: --help is quick, a typo is answered with the error alone, numbers are checked."""
 
 import importlib
 import os
 import resource
 import subprocess
 import sys
+from dataclasses import dataclass
+from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli import check_ranges
 from runs import EXAMPLES
 
 SCRIPTS = sorted(
@@ -80,3 +84,45 @@ def test_unknown_option(
     assert caught.value.code == 2 and not printed.out
     assert "no_such_option" in printed.err and "usage" not in printed.err and len(printed.err.splitlines()) <= 3
     assert not list(tmp_path.iterdir())
+
+
+@dataclass
+class Inner:
+    number: float
+
+
+@dataclass
+class Outer:
+    number: Any = 1
+    inner: Inner | None = None
+
+
+@pytest.mark.parametrize(
+    ("interval", "allowed", "refused"),
+    [
+        ("[0, 1]", [0, 0.5, 1, [0, 1], (1.0,), []], [-1e-9, 1.1, nan, inf, -inf, [0, 2], [0.5, nan], (2, 0)]),
+        ("(0, 1)", [1e-9, 0.5, [0.1, 0.9]], [0, 1, [0.5, 1], nan, inf]),
+        ("[0, 1)", [0, 0.999], [1, -0.1, nan]),
+        ("(0, 1]", [0.001, 1], [0, 1.001, nan]),
+        ("[1, inf)", [1, 10**9], [0, inf, nan, -inf]),
+        ("(0, inf)", [1e-300], [0, -1, inf, nan]),
+        ("(-inf, inf]", [0, inf, -1e300], [-inf, nan]),
+        ("[-2, -1]", [-2, -1], [0, -3]),
+    ],
+)
+def test_ranges(interval: str, allowed: list[Any], refused: list[Any]) -> None:
+    for value in allowed:
+        check_ranges(Outer(value), {interval: "number"})
+    for value in refused:
+        with pytest.raises(ValueError) as caught:
+            check_ranges(Outer(value), {interval: "number"})
+        assert str(caught.value) == f"number={value} must be in {interval}"
+
+
+def test_ranges_of_several_names() -> None:
+    ranges = {"[0, 9]": "number inner.number", "(5, 6)": "inner.number"}
+    check_ranges(Outer(0, Inner(5.5)), ranges)
+    with pytest.raises(ValueError, match=r"inner\.number=10 must be in \[0, 9\]"):
+        check_ranges(Outer(0, Inner(10)), ranges)
+    with pytest.raises(ValueError, match=r"inner\.number=6 must be in \(5, 6\)"):
+        check_ranges(Outer(0, Inner(6)), ranges)
