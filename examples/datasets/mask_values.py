@@ -23,12 +23,12 @@ def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(values, return_counts=True)
 
 
-def foreground_of(values: np.ndarray, is_lossy: bool) -> np.ndarray:
+def foreground_of(values: np.ndarray, lossy: str) -> np.ndarray:
     """The foreground, bool ``(H, W)``.
 
     Args:
         values: of the mask's file, ``(H, W)``.
-        is_lossy: whether the file's compression changes values.
+        lossy: name of the file's format where its compression changes values; else empty.
 
     Raises:
         ValueError: values that may be classes, noise, or pixels to ignore.
@@ -38,14 +38,12 @@ def foreground_of(values: np.ndarray, is_lossy: bool) -> np.ndarray:
         raise ValueError(f"values {listed(found)}; masks have none below 0")
     inner, numbers = found[found > 0], counts[found > 0]
     largest = int(found[-1])
-    if is_lossy and 0 < largest <= 127:
-        raise ValueError(
-            f"lossy compression and values up to {largest}, which may be noise; save masks as PNG with 0 and 255"
-        )
-    if inner.size == 0 or (inner.size == 1 and not is_lossy):
+    if lossy and 0 < largest <= 127:
+        raise ValueError(f"a {lossy} of values up to {largest}, which may be noise; save masks as PNG with 0 and 255")
+    if inner.size == 0 or (inner.size == 1 and not lossy):
         return values > 0
     cut = largest // 2 if largest > 255 else 127
-    has_classes = _has_classes_lossy(values, cut) if is_lossy else _has_classes(values, inner, numbers)
+    has_classes = _has_classes_lossy(values, cut) if lossy else _has_classes(values, inner, numbers)
     if largest <= 127 or has_classes:
         raise ValueError(f"values {listed(found)}: {_ADVICE}")
     return values > cut

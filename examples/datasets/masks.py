@@ -48,13 +48,13 @@ class _Stored:
     Attributes:
         values: whole numbers ``(H, W)``, upright.
         color: the one color that is not black, where there is one.
-        is_lossy: whether the file's compression changes values.
+        lossy: name of the file's format where its compression changes values; else empty.
         turn: the turn noted in the file, which is undone in ``values``.
     """
 
     values: np.ndarray
     color: tuple[int, ...] | None
-    is_lossy: bool
+    lossy: str
     turn: int
 
 
@@ -74,8 +74,8 @@ def open_mask(path: str | Path, image: str | Path, mask_format: MaskFormat = ONE
         ValueError: values that may mean several things, or that are not of the format; another size than the image's.
     """
     mask = _read(path, mask_format)
-    if mask.is_lossy and (mask_format.names or mask_format.ignore_index is not None):
-        raise ValueError("JPEG and the like change values, so classes and pixels to ignore are lost; save masks as PNG")
+    if mask.lossy and (mask_format.names or mask_format.ignore_index is not None):
+        raise ValueError(f"{mask.lossy} changes values, so classes and pixels to ignore are lost; save masks as PNG")
     values, ignored = mask.values, None
     if mask_format.ignore_index is not None:
         ignored = values == mask_format.ignore_index
@@ -84,7 +84,7 @@ def open_mask(path: str | Path, image: str | Path, mask_format: MaskFormat = ONE
         _check_indices(values, mask_format)
         indices = values.astype(np.uint8)
     else:
-        indices = foreground_of(values, mask.is_lossy).astype(np.uint8)
+        indices = foreground_of(values, mask.lossy).astype(np.uint8)
     if ignored is not None:
         indices[ignored] = IGNORE
     return _on_grid_of(image, indices, mask.turn)
@@ -93,7 +93,7 @@ def open_mask(path: str | Path, image: str | Path, mask_format: MaskFormat = ONE
 def value_of_foreground(path: str | Path, mask_format: MaskFormat = ONE_FOREGROUND) -> int | tuple[int, ...] | None:
     """The one value or color beside 0 of a mask with two values; None for soft, lossy and empty masks."""
     mask = _read(path, mask_format)
-    if mask.is_lossy:
+    if mask.lossy:
         return None
     inner = [
         value for value in count_values(mask.values)[0].tolist() if value > 0 and value != mask_format.ignore_index
@@ -106,25 +106,27 @@ def _read(path: str | Path, mask_format: MaskFormat) -> _Stored:
         # May load the pixels, of TIFF then turned already: therefore the file is opened again.
         turn = turn_of(mask)
     with opened(path) as mask:
-        is_lossy = _is_lossy(mask, Path(path))
+        lossy = _lossy_format(mask, Path(path))
         if has_deep_colors(mask):
             raise ValueError("16 bits a color; save the mask as one channel of 8 bits")
         ImageOps.exif_transpose(mask, in_place=True)
         if mask.mode == "1":
             # One bit is a class index where there are classes, else black and white.
-            return _Stored(np.asarray(mask) * np.uint8(1 if mask_format.names else 255), None, is_lossy, turn)
+            return _Stored(np.asarray(mask) * np.uint8(1 if mask_format.names else 255), None, lossy, turn)
         if mask.mode == "P":
-            return _Stored(_of_palette(mask, mask_format), None, is_lossy, turn)
-        values, color = _channel(mask, is_lossy)
-        return _Stored(values, color, is_lossy, turn)
+            return _Stored(_of_palette(mask, mask_format), None, lossy, turn)
+        values, color = _channel(mask, bool(lossy))
+        return _Stored(values, color, lossy, turn)
 
 
-def _is_lossy(mask: Image.Image, path: Path) -> bool:
-    """Whether the file's compression may have changed values."""
-    if mask.format == "WEBP":
-        return b"VP8L" not in path.read_bytes()
+def _lossy_format(mask: Image.Image, path: Path) -> str:
+    """The format's name where its compression may have changed values."""
     compression = str(mask.info.get("compression", ""))
-    return mask.format in ("AVIF", "JPEG", "JPEG2000", "MPO") or "jpeg" in compression or "webp" in compression
+    if mask.format == "WEBP":
+        is_lossy = b"VP8L" not in path.read_bytes()
+    else:
+        is_lossy = mask.format in ("AVIF", "JPEG", "JPEG2000", "MPO") or "jpeg" in compression or "webp" in compression
+    return mask.format if is_lossy and mask.format else ""
 
 
 def _of_palette(mask: Image.Image, mask_format: MaskFormat) -> np.ndarray:

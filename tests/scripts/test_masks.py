@@ -56,6 +56,16 @@ def test_colors_never_count_by_their_brightness(color: tuple[int, int, int], ima
     assert np.array_equal(read(palette_mask(2 * DISC, black, (255, 255, 255), color), image, names=CLASSES), 2 * DISC)
 
 
+def test_soft_edges_in_one_color(image: Path) -> None:
+    """Of a primary color on black in a lossless file; JPEG mixes colors, and is refused."""
+    soft = np.zeros((48, 64, 3), np.uint8)
+    distance = 14 - np.hypot(*(np.mgrid[:48, :64] - np.array([[[20]], [[30]]])))
+    soft[..., 0] = np.clip(12 * distance + 127, 0, 255)
+    assert np.array_equal(read(soft, image), soft[..., 0] > 127)
+    with pytest.raises(ValueError, match=r"\d+ different colors; save the mask as indices"):
+        read(rgb(DISC, (0, 0, 0), (255, 0, 0)), image, "mask.jpg")
+
+
 def test_gif_has_grey_values_in_palettes(image: Path) -> None:
     """Pillow's have no entry that is not used: a mask of 255 alone has index 0, one of 0 and 2 has 0 and 1."""
     assert read(np.full_like(DISC, 255), image, "mask.gif").all() and not read(0 * DISC, image, "mask.gif").any()
@@ -121,7 +131,7 @@ def test_jpeg_is_cut_at_127(quality: int, mode: str, image: Path) -> None:
 )
 def test_dark_jpeg_is_not_an_empty_mask(value: int, more: dict[str, int], image: Path) -> None:
     """Ringing may lift some pixels above 127."""
-    noise = r"lossy compression and values up to \d+, which may be noise; save masks as PNG"
+    noise = r"a JPEG of values up to \d+, which may be noise; save masks as PNG"
     bright = r"values .*: what is foreground cannot be told; save masks with 0"
     with pytest.raises(ValueError, match=noise if value < 100 else rf"{noise}|{bright}"):
         read(DISC * np.uint8(value), image, "mask.jpg", **more)
@@ -135,10 +145,10 @@ def test_lossy_files_other_than_jpeg(image: Path) -> None:
     for name, more in (("mask.webp", {"quality": 40}), ("mask.tif", {"compression": "jpeg"}), ("mask.jp2", {})):
         assert np.array_equal(read(DISC * 255, image, name, **more), DISC), name
         assert value_of_foreground(image.with_name(name)) is None
-        with pytest.raises(ValueError, match=r"lossy compression and values up to|what is foreground cannot be told"):
+        with pytest.raises(ValueError, match=r"a [A-Z0-9]+ of values up to|what is foreground cannot be told"):
             read(DISC * np.uint8(100), image, name, **more)
     for more in ({"names": CLASSES}, {"ignore_index": 255}):
-        with pytest.raises(ValueError, match=r"JPEG and the like change values"):
+        with pytest.raises(ValueError, match=r"JPEG changes values"):
             read(DISC * 255, image, "mask.jpg", **more)
 
 

@@ -303,7 +303,7 @@ def test_ignored_pixels_do_not_count() -> None:
 
 def test_mean_dice_leaves_out_classes_that_are_not_there() -> None:
     nan = math.nan
-    assert mean_dice(torch.tensor([[0.5, nan], [1.0, 0.2], [nan, 0.4]])) == pytest.approx((0.75 + 0.3) / 2)
+    assert mean_dice(torch.tensor([[0.5, nan], [1.0, nan], [nan, 0.4]])) == pytest.approx((0.75 + 0.4) / 2)
     assert mean_dice(torch.tensor([[0.5, nan], [1.0, nan]])) == pytest.approx(0.75)
     assert math.isnan(mean_dice(torch.tensor([[nan, nan]])))
 
@@ -321,11 +321,11 @@ def test_fixed_mask(tmp_path: Path) -> None:
 
 
 def test_fixed_mask_and_pixels_to_ignore(tmp_path: Path) -> None:
-    """Right halves that are to be ignored change nothing, whether they would be right or wrong."""
+    """The left quarter is in two of three training masks; right halves that are to be ignored count as nothing."""
     samples = []
-    for number, right in enumerate((0, 255, 255, 255)):
+    for number, (left, right) in enumerate([(1, 0), (1, 255), (0, 255), (1, 0)]):
         pixels = np.zeros((96, 96), np.uint8)
-        pixels[:, :24], pixels[:, 48:] = 1, right
+        pixels[:, :24], pixels[:, 48:] = left, right
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
         samples.append(Sample(str(number), tmp_path / f"{number}.png", str(number), mask=tmp_path / f"{number}.png"))
     assert fixed_mask_dice(samples[:3], samples[3:], MaskFormat(ignore_index=255)) == pytest.approx(1, abs=0.01)
