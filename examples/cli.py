@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from difflib import get_close_matches
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -18,10 +19,17 @@ T = TypeVar("T")
 
 
 class Parser(ArgumentParser):
-    """Says what is wrong with an option, not how all of them are used."""
+    """Takes options by their whole names; says what is wrong with one, not how all of them are used."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message.strip()}\n(--help lists the options)\n")
+        options = [option for action in self._actions for option in action.option_strings]
+        given = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+        near = [name for word in given if word not in options for name in get_close_matches(word, options, 1)]
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message.strip()}\n({hint}--help lists the options)\n")
         raise SystemExit(2)
 
 

@@ -19,7 +19,18 @@ from typing import Any, Literal
 import torch
 from cli import run_function
 from data import class_counts, targets_of
-from datasets import Data, DataError, Dataset, Sample, Splits, check_files, load_split, read_dataset, without_seen
+from datasets import (
+    SPLITS,
+    Data,
+    DataError,
+    Dataset,
+    Sample,
+    Splits,
+    check_files,
+    load_split,
+    read_dataset,
+    without_seen,
+)
 from files import OutputFolder
 from inference import Prediction, predict_samples
 from losses import log_class_prior
@@ -54,7 +65,7 @@ def evaluate(
         run: folder of a training, which has the checkpoint, the data and the split; further arguments override it.
         checkpoint: folder of the model, ``best`` of a run; or a name of a model with its pretrained tag.
         data: the data set.
-        split_file: the split of a training, ``split.json``; without one all images are measured.
+        split_file: the split of a training, ``split.json``; without one the data's own, or all images.
         split: which split of it.
         out: folder for the results; for a run, by default, the split's name in it.
         n_bootstrap: samples of the bootstrap.
@@ -91,13 +102,14 @@ def evaluate(
         return found if prior is None else [shifted(prediction, prior) for prediction in found]
 
     predictions = predict(samples)
-    temperature, source = float(model.pretrained_cfg.get("temperature", 1.0)), "model"
+    temperature = float(model.pretrained_cfg.get("temperature", 1.0))
+    source = "model" if "temperature" in model.pretrained_cfg else "none"
     if len(predictions[0].logits) and split != "val" and splits.get("val"):
         temperature, source = temperature_of(predict(splits["val"]), splits["val"]), "validation split"
     if not accelerator.is_main_process:
         return {}
     results = measure(predictions, samples, dataset, temperature, n_bootstrap)
-    results |= {"checkpoint": checkpoint, "data": data.name, "split": split if split_file else "all"}
+    results |= {"checkpoint": checkpoint, "data": data.name, "split": split if len(splits) > 1 else "all"}
     results |= {"tta": tta, "class_prior": class_prior, "input_size": model.pretrained_cfg["input_size"][1]}
     if len(predictions[0].logits):
         results["temperature_from"] = source
@@ -121,18 +133,21 @@ def data_of(run: Path) -> Data:
     try:
         content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         return TrainData(**content["data"])
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise DataError(f"run {run}: not the folder of a training ({type(error).__name__}: {error})") from error
+    except OSError as error:
+        raise DataError(f"run {run}: not the folder of a training: no config.yaml that can be read") from error
+    except (KeyError, TypeError, yaml.YAMLError) as error:
+        raise DataError(f"run {run}: config.yaml is not that of a training: {error}") from error
 
 
 def find_splits(dataset: Dataset, path: str | None, split: str) -> tuple[Splits, list[str]]:
-    """The splits of a file; of all images without one. Then notes for the log.
+    """The splits of a file; without one, those that the data have or all images. Then notes for the log.
 
     Raises:
         DataError: a file of another data set, or a split without images.
     """
     if path is None:
-        return {split: dataset.samples}, list(dataset.notes)
+        given = {name: [sample for sample in dataset.samples if sample.split == name] for name in SPLITS}
+        return given if given[split] else {split: dataset.samples}, list(dataset.notes)
     splits, unlisted = load_split(path, dataset)
     if not splits[split]:
         raise DataError(f"{path}: no image in {split}")

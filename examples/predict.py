@@ -41,13 +41,11 @@ class Found:
 
     Attributes:
         images: path of each name that results go by.
-        others: number of files that are no images.
-        own: number of files that this script wrote.
+        skipped: how many files were skipped, by what they are.
     """
 
     images: dict[str, Path]
-    others: int = 0
-    own: int = 0
+    skipped: Counter[str]
 
 
 def make_parser() -> Parser:
@@ -102,23 +100,41 @@ def find_images(sources: Sequence[str]) -> Found:
         DataError: a source that is not there, no image, DICOM, two of one name.
     """
     listed: list[tuple[Path, Path]] = []
-    others = own = 0
+    skipped: Counter[str] = Counter()
     written = WrittenFiles()
     for source in (path for text in sources for path in expand(text)):
         if source.is_dir():
             images, rest = find_files(source)
-            others += len(rest)
-            inputs = [path for path in images if path not in written]
-            own += len(images) - len(inputs)
-            listed += [(path, path.relative_to(source)) for path in inputs]
+            skipped["not images"] += len(rest)
+            stems = {path.with_suffix("") for path in images}
+            for path in images:
+                if path in written:
+                    skipped["written by these scripts"] += 1
+                elif is_mask(path, stems):
+                    skipped["masks beside their images"] += 1
+                else:
+                    listed.append((path, path.relative_to(source)))
         elif source.suffix.lower() in SUFFIXES or is_dicom(source):
             listed.append((source, Path(source.name)))
         else:
-            others += 1
+            skipped["not images"] += 1
     if not listed:
-        count = f"; {others} files are no images, {own} were written by this script" if others or own else ""
-        raise DataError(f"images: none in {', '.join(sources)}{count}; known suffixes: {', '.join(sorted(SUFFIXES))}")
-    return Found(name_images(list(dict.fromkeys(listed))), others, own)
+        raise DataError(
+            f"images: none in {', '.join(sources)}{describe(skipped)}; known suffixes: {', '.join(sorted(SUFFIXES))}"
+        )
+    return Found(name_images(list(dict.fromkeys(listed))), skipped)
+
+
+def is_mask(path: Path, stems: set[Path]) -> bool:
+    """Whether a file is called like the mask of an image beside it."""
+    names = [path.stem.removesuffix(ending) for ending in ("_mask", "_segmentation")]
+    return any(name != path.stem and path.with_name(name) in stems for name in names)
+
+
+def describe(skipped: Counter[str]) -> str:
+    """What was skipped, in words."""
+    words = [f"{number} {what}" for what, number in skipped.items() if number]
+    return f"; skipped: {', '.join(words)}" if words else ""
 
 
 def name_images(listed: Sequence[tuple[Path, Path]]) -> dict[str, Path]:
@@ -219,12 +235,10 @@ def said(probabilities: Tensor, classes: Sequence[str], model: Any) -> str:
 def report(path: Path, predictions: Sequence[Prediction], found: Found) -> None:
     """Print what was predicted, and what was not."""
     failed = [prediction for prediction in predictions if prediction.error is not None]
-    for number, what in ((found.others, "files are no images"), (found.own, "files were written by this script")):
-        if number:
-            print(f"left out: {number} {what}")
     for prediction in failed:
         print(f"not readable: {found.images[prediction.id]} ({prediction.error})")
-    print(f"{len(predictions) - len(failed)} images: {path}; research only, not a diagnostic device")
+    number = len(predictions) - len(failed)
+    print(f"{number} images: {path}{describe(found.skipped)}; research only, not a diagnostic device")
 
 
 def main(argv: Sequence[str] | None = None) -> list[Prediction]:

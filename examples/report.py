@@ -93,7 +93,8 @@ def print_results(results: dict[str, Any]) -> None:
     for name in ("ece", "classwise_ece", "log_loss"):
         if name in results:
             fitted = f"{results[f'{name}_with_temperature']:.4f} with temperature {results['temperature']:.4f}"
-            print(f"{name:<42} {results[name]:.4f}, {fitted}, from the {results['temperature_from']}")
+            source = results["temperature_from"]
+            print(f"{name:<42} {results[name]:.4f}" + (f", {fitted}, from the {source}" if source != "none" else ""))
     width = max((len(name) for name in of_classes), default=0)
     for name, row in of_classes.items():
         cells = [f"{key} {_with_interval(row[key], intervals.get(f'{name} {key}'))}" for key in row if key != "images"]

@@ -50,8 +50,17 @@ def begin(run: "Run", notes: Sequence[str]) -> None:
         run.out.write("config.yaml", yaml.safe_dump(as_dict(run.config), sort_keys=False))
         run.out.write("split.json", split_text(run.dataset, run.splits))
         run.out.write("environment.json", to_json(environment()))
-        for line in [run.dataset.describe(run.splits), *notes]:
+        for line in [run.dataset.describe(run.splits), *notes, plan_of(run)]:
             log(run, line)
+
+
+def plan_of(run: "Run") -> str:
+    """How long the training is, and what it starts from."""
+    config, cfg = run.config, run.model.pretrained_cfg
+    tag = f"{cfg['architecture']}.{cfg.get('tag')}" if config.model.pretrained else "random weights"
+    terms = f"; license of the model: {cfg['license']}" if cfg.get("license") else ""
+    start = config.model.checkpoint or tag
+    return f"{config.optim.epochs} epochs of {run.sampler.steps} steps, starting from {start}{terms}"
 
 
 def environment() -> dict[str, str]:

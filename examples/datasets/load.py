@@ -1,11 +1,12 @@
 """The data of a training: a data set, its splits, and the checks of both."""
 
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .checks import check_files, check_foreground
 from .errors import DataError
-from .options import OWN, Data
+from .options import Data
 from .read import read_dataset
 from .records import Dataset, Splits
 from .split import SPLITS, check_classes, load_split, make_split
@@ -19,7 +20,10 @@ _LEAK = (
     "warning: split by image. If several images show one lesion or patient, some may be in two splits, and the metrics "
     "are then too good"
 )
-_ADVICE = ": give --data.group_column, --data.group_regex or --data.group_table"
+_ADVICE = {
+    **dict.fromkeys(("folder", "masks"), ": give --data.group_regex or --data.group_table"),
+    "table": ": give --data.group_column, --data.group_regex or --data.group_table",
+}
 
 
 @dataclass
@@ -32,7 +36,7 @@ class TrainData(Data):
         fold: which of them is the test split; the next one is the validation split.
         memory: read images from ``disk`` for each batch, or keep all in the memory of the ``cpu`` or of the training
             ``device``.
-        workers: processes that read images, with ``disk``.
+        workers: processes that read images, with ``disk``; by default two, or one on one core.
         check: decode every file once before the training starts.
     """
 
@@ -40,8 +44,13 @@ class TrainData(Data):
     folds: int = 0
     fold: int = 0
     memory: Literal["disk", "cpu", "device"] = "disk"
-    workers: int = 2
+    workers: int = field(default_factory=lambda: min(2, num_cores()))
     check: bool = True
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_data(config: "Config") -> tuple["Config", Dataset, Splits, list[str]]:
@@ -69,7 +78,7 @@ def load_data(config: "Config") -> tuple["Config", Dataset, Splits, list[str]]:
     if path is None:
         splits = make_split(dataset, config.seed, config.data.folds, config.data.fold)
         if dataset.group_kind == "image" and not dataset.samples[0].split:
-            notes.append(_LEAK + (_ADVICE if dataset.name in OWN else ""))
+            notes.append(_LEAK + _ADVICE.get(dataset.name, ""))
     else:
         splits, unlisted = load_split(path, dataset)
         notes += [f"left out: {unlisted} images that {path} does not list"] if unlisted else []
@@ -80,13 +89,27 @@ def load_data(config: "Config") -> tuple["Config", Dataset, Splits, list[str]]:
         groups = len({sample.group for sample in dataset.samples})
         found = f"{groups} groups ({dataset.group_kind}s) with {len(dataset.samples)} images"
         raise DataError(f"{dataset.name}: no image in {', '.join(empty)}; there are {found}, and more are needed")
+    if dataset.group_kind != "image":
+        notes.append(describe_groups(dataset))
     if config.has_classes:
         check_classes(dataset, splits["train"])
     if config.data.check:
-        check_files(splits["train"] + splits["val"], dataset.mask_format)
+        # Also of the test split: better now than after the training.
+        check_files([sample for samples in splits.values() for sample in samples], dataset.mask_format)
     if config.has_masks:
         check_foreground(splits["train"], dataset.mask_format)
     return config, dataset, splits, notes
+
+
+def describe_groups(dataset: Dataset) -> str:
+    """How many groups there are, and an example of a large one, to see whether they are what was meant."""
+    groups: dict[str, list[str]] = {}
+    for sample in dataset.samples:
+        groups.setdefault(sample.group, []).append(sample.id)
+    largest = max(groups, key=lambda group: len(groups[group]))
+    several = sum(len(ids) > 1 for ids in groups.values())
+    example = f", as {largest}: {', '.join(groups[largest][:3])}" if several else ""
+    return f"split by {dataset.group_kind}: {len(groups)} of them, {several} with several images{example}"
 
 
 def default_task(dataset: Dataset) -> Any:

@@ -170,7 +170,7 @@ def test_given_splits_and_a_test_set_with_some_of_the_classes(
     alone = evaluate.main([*given, "--data.folder", str(tmp_path / "images" / "test"), "--out", str(tmp_path / "t")])
     assert list(alone["per_class"]) == ["brown", "pink", "violet"]
     assert alone["per_class"]["pink"] == results["per_class"]["pink"]
-    assert alone["temperature"] == 1.0 and alone["temperature_from"] == "model"
+    assert alone["temperature"] == 1.0 and alone["temperature_from"] == "none"
     forget_accelerator()
     # Copies under other names are told by their content; other images under the same names are not left out.
     (tmp_path / "copies" / "pink").mkdir(parents=True)
@@ -200,8 +200,8 @@ def test_unreadable_files_are_skipped_and_listed(tmp_path: Path, capsys: pytest.
             predict.main([*fixed, "--images", str(images), "--out", str(images)])
         forget_accelerator()
     printed = capsys.readouterr().out
-    assert "left out: 1 files are no images" in printed and f"not readable: {broken}" in printed
-    assert "left out: 5 files were written by this script" in printed
+    assert "; skipped: 1 not images;" in printed and f"not readable: {broken}" in printed
+    assert "; skipped: 1 not images, 5 written by these scripts;" in printed
     with (images / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6 and sum(row["predicted"] == "" for row in rows) == 1
@@ -235,6 +235,10 @@ def test_true_masks_beside_the_images_are_kept(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"_mask\.png.*: there already and not written by this script"):
         predict.main(given)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    forget_accelerator()
+    found = predict.main([*given[:-3], str(tmp_path / "out"), "--device", "cpu"])
+    # The masks are no images to predict.
+    assert len(found) == 2 and len(list((tmp_path / "out").glob("*_mask.png"))) == 2
 
 
 @pytest.mark.parametrize("name", ["table", "folder"])

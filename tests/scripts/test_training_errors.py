@@ -363,7 +363,7 @@ def test_predict(lesions: Path, trained: Path, tmp_path: Path) -> None:
     check("neither a file nor a folder, and matches none", tmp_path / "*.jpg")
     check("images: none in", tmp_path / "empty")
     (tmp_path / "empty" / "notes.txt").touch()
-    check("images: none in .*; 1 files are no images", tmp_path / "empty")
+    check("images: none in .*; skipped: 1 not images", tmp_path / "empty")
     other = tmp_path / "other" / image.parent.name
     other.mkdir(parents=True)
     (other / image.name).write_bytes(image.read_bytes())
