@@ -105,15 +105,19 @@ def find_images(sources: Sequence[str]) -> Found:
     for source in (path for text in sources for path in expand(text)):
         if source.is_dir():
             images, rest = find_files(source)
-            skipped["not images"] += len(rest)
+            others = set(rest)
             stems = {path.with_suffix("") for path in images}
-            for path in images:
+            for path in [*images, *rest]:
                 if path in written:
                     skipped["written by these scripts"] += 1
+                elif path in others:
+                    skipped["not images"] += 1
                 elif is_mask(path, stems):
                     skipped["masks beside their images"] += 1
                 else:
                     listed.append((path, path.relative_to(source)))
+        elif source in written:
+            skipped["written by these scripts"] += 1
         elif source.suffix.lower() in SUFFIXES or is_dicom(source):
             listed.append((source, Path(source.name)))
         else:

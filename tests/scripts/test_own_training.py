@@ -22,6 +22,7 @@ import mfsf2
 
 pytestmark = pytest.mark.training
 
+TABLE = "predictions.csv"
 PAGE = EXAMPLES.parent / "docs" / "own_data.md"
 QUICK = [
     "--optim.epochs",
@@ -63,12 +64,12 @@ def test_every_command_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "reliability.png",
         "reliability.pdf",
         "results.json",
-        "predictions.csv",
+        TABLE,
     ]
     assert all((runs / "own" / "test" / name).is_file() for name in expected)
     assert (runs / "own" / "gradcam.png").is_file() and (runs / "masks" / "contours.png").is_file()
     assert len(list((runs / "masks" / "predictions").glob("*_mask.png"))) == 40
-    with (runs / "own" / "predictions" / "predictions.csv").open() as file:
+    with (runs / "own" / "predictions" / TABLE).open() as file:
         assert len(list(csv.DictReader(file))) == 60
     assert "split by image" in (runs / "own" / "log.txt").read_text()
     assert "split by image" not in (runs / "by_patient" / "log.txt").read_text()
@@ -108,7 +109,7 @@ def test_several_labels_at_once(names: list[str], tmp_path: Path, capsys: pytest
     (prediction, *_) = predict.main(
         ["--checkpoint", str(out / "best"), "--images", str(images), "--out", str(tmp_path / "p"), "--device", "cpu"]
     )
-    with (tmp_path / "p" / "predictions.csv").open() as file:
+    with (tmp_path / "p" / TABLE).open() as file:
         row = next(csv.DictReader(file))
     expected = torch.tensor(prediction.logits).sigmoid().tolist()
     assert [float(row[name]) for name in names] == pytest.approx(expected, abs=1e-6)
@@ -201,8 +202,12 @@ def test_unreadable_files_are_skipped_and_listed(tmp_path: Path, capsys: pytest.
         forget_accelerator()
     printed = capsys.readouterr().out
     assert "; skipped: 1 not images;" in printed and f"not readable: {broken}" in printed
-    assert "; skipped: 1 not images, 5 written by these scripts;" in printed
-    with (images / "predictions.csv").open() as file:
+    assert "; skipped: 6 written by these scripts, 1 not images;" in printed
+    with pytest.raises(SystemExit, match=r"images: none in .*; skipped: 6 written by these scripts"):
+        predict.main(
+            [*fixed, "--images", *map(str, images.rglob("*_mask.png")), str(images / TABLE), "--out", str(out)]
+        )
+    with (images / TABLE).open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6 and sum(row["predicted"] == "" for row in rows) == 1
     with pytest.raises(SystemExit, match="not a readable image"):
