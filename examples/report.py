@@ -59,7 +59,7 @@ def draw_classes(
     out: Path, predictions: list[Prediction], samples: Sequence[Sample], dataset: Dataset, temperature: float
 ) -> None:
     """Confusion matrix, and confidence beside accuracy."""
-    from figures import draw_confusion, draw_label_confusions, draw_reliability
+    from charts import draw_confusion, draw_label_confusions, draw_reliability
 
     logits, labels = torch.tensor([prediction.logits for prediction in predictions]), targets_of(samples)
     scaled = {"as it is": logits}

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 import visualize
+from charts import draw_confusion, draw_label_confusions, draw_reliability
 from datasets import DataError, MaskFormat
 from datasets.ham10000 import CLASSES, IMAGE_FOLDERS, MASK_FOLDER
 from datasets.synthetic import write_dataset
-from figures import Cell, ColorBar, check_figure, draw_confusion, draw_grid, draw_label_confusions, draw_reliability
+from figures import Cell, ColorBar, check_figure, draw_grid
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
