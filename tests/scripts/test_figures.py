@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import charts
 import drawing
 import figures
 import numpy as np
@@ -76,7 +77,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         kept.append(figure)
         drawing.save(figure, path)
 
-    monkeypatch.setattr(figures, "save", keep)
+    for module in (charts, figures):
+        monkeypatch.setattr(module, "save", keep)
     return kept
 
 
