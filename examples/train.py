@@ -21,7 +21,6 @@ from typing import Any, Literal
 
 import torch
 from augment import Augment, augment_batch, stored_size
-from build import Model, Optim, build_model, build_optimizer, lr_factor
 from cli import check_ranges, exit_on_data_error, parse_config
 from data import EpochSampler, Images, class_counts, make_loader, normalize, sampling_weights
 from datasets import DataError, Dataset, Splits, TrainData, load_data
@@ -29,6 +28,7 @@ from datasets.masks import IGNORE
 from files import OutputFolder, to_json
 from losses import Loss, ModelWithLoss
 from metrics import dice_and_iou, mean_dice, summary
+from model_setup import Model, Optim, build_model, build_optimizer, lr_factor
 from models import outputs_of
 from run_folder import FORMAT, begin, check_run, check_same, load_state, log, save_best
 from torch import Tensor

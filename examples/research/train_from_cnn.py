@@ -17,11 +17,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from build import build_model, build_optimizer
 from cli import check_ranges, exit_on_data_error, parse_config
 from cnn import load_cnn
 from data import Images, make_loader, normalize
 from datasets import DataError, Dataset, load_split, make_split
+from model_setup import build_model, build_optimizer
 from paths import PathDropout, balance_paths
 from train import Config, train
 

@@ -7,11 +7,11 @@ from typing import Any
 import micro
 import pytest
 import torch
-from build import Model, Optim, build_model, build_optimizer, describe_model, lr_factor
 from data import Images, normalize
 from datasets import Data, DataError, Dataset, MaskFormat, TrainData, make_split, read_dataset
 from datasets.own_table import read_own_table
 from datasets.synthetic import write_dataset
+from model_setup import Model, Optim, build_model, build_optimizer, describe_model, lr_factor
 from paths import PathDropout, balance_paths, path_slices
 from torch import nn
 from train import Config
