@@ -10,7 +10,7 @@ from data import normalize, read_image, read_mask
 from datasets import MaskFormat, Sample
 from datasets.masks import IGNORE, ONE_FOREGROUND
 from metrics import dice_and_iou
-from models import outputs_of
+from models import mask_indices, outputs_of
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -140,4 +140,4 @@ def _mean(values: list[Any]) -> Any:
 def _indices(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Class indices on another grid, uint8 ``(1, H, W)``."""
     logits = F.interpolate(logits.float().cpu(), size=tuple(size), mode="bilinear")
-    return (logits[:, 0] > 0).to(torch.uint8) if logits.shape[1] == 1 else logits.argmax(1).to(torch.uint8)
+    return mask_indices(logits)

@@ -134,12 +134,12 @@ def describe_model(cfg: dict[str, Any], config: "Config", dataset: Dataset) -> N
         cfg["license"] = " and ".join(sorted(licenses - {"apache-2.0"})) or "apache-2.0"
     masks = dataset.mask_format
     for key, value in (
-        ("multi_label", dataset.multi_label and config.has_classes),
-        ("mask_names", list(masks.names) if config.has_masks else None),
+        ("multi_label", (dataset.multi_label and config.has_classes) or None),
+        ("mask_names", list(masks.names) or None if config.has_masks else None),
         ("ignore_index", masks.ignore_index if config.has_masks else None),
     ):
         cfg.pop(key, None)
-        if value or (value == 0 and value is not False):
+        if value is not None:
             cfg[key] = value
 
 

@@ -3,10 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import DataError, MaskFormat
 from torch import Tensor
 
-__all__ = ["class_names", "load_model", "mask_format_of", "outputs_of", "probabilities_of"]
+__all__ = [
+    "class_names",
+    "load_model",
+    "is_multi_label",
+    "mask_format_of",
+    "mask_indices",
+    "outputs_of",
+    "probabilities_of",
+]
 
 
 def load_model(name: str) -> Any:
@@ -60,6 +69,11 @@ def outputs_of(model: Any, *inputs: Tensor) -> tuple[Tensor | None, Tensor | Non
         logits, masks = outputs
         return logits, masks
     return (outputs, None) if model.mask_head is None else (None, outputs)
+
+
+def mask_indices(logits: Tensor) -> Tensor:
+    """Class indices of mask logits ``(B, classes, H, W)``, uint8 ``(B, H, W)``; 1 for the one foreground."""
+    return (logits[:, 0] > 0 if logits.shape[1] == 1 else logits.argmax(1)).to(torch.uint8)
 
 
 def mask_format_of(model: Any) -> MaskFormat:

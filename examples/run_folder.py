@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 from cli import as_dict
-from datasets import OWN, DataError, hashes_of, split_text
+from datasets import OWN, DataError, split_text
 from files import OutputFolder, to_json
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def save_best(run: "Run") -> None:
     model = copy.deepcopy(run.averaged).cpu()
     cfg = model.pretrained_cfg = dict(model.pretrained_cfg)
     for key, split in (("trained_on", "train"), ("chosen_on", "val")):
-        here = {code for sample in run.splits[split] for code in hashes_of(run.dataset, sample)}
-        cfg[key] = sorted(here.union(cfg.get(key, ())))
+        cfg[key] = sorted(run.hashes[split].union(cfg.get(key, ())))
     data = run.dataset.name if run.dataset.name not in OWN else Path(run.config.data.folder).absolute().name
     cfg["training"] = {"data": data, "epoch": int(run.best["epoch"]), "input size": run.config.input_size} | {
         f"validation {name}": round(value, 4) for name, value in run.best.items() if name != "epoch"

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +24,13 @@ import torch
 from augment import Augment, augment_batch, stored_size
 from cli import check_ranges, exit_on_data_error, parse_config
 from data import EpochSampler, Images, class_counts, make_loader, normalize, sampling_weights
-from datasets import DataError, Dataset, Splits, TrainData, load_data
+from datasets import DataError, Dataset, Splits, TrainData, hashes_of, load_data
 from datasets.masks import IGNORE
 from files import OutputFolder, to_json
 from losses import Loss, ModelWithLoss
 from metrics import dice_and_iou, mean_dice, summary
 from model_setup import Model, Optim, build_model, build_optimizer, lr_factor
-from models import outputs_of
+from models import mask_indices, outputs_of
 from run_folder import FORMAT, begin, check_run, check_same, load_state, log, save_best
 from torch import Tensor
 from torch.nn import functional as F
@@ -119,6 +120,15 @@ class Run:
     val_images: Images
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def hashes(self) -> dict[str, set[str]]:
+        """Hashes of each split's images: of their files, which are read once in a run."""
+        return {
+            split: {code for sample in samples for code in hashes_of(self.dataset, sample)}
+            for split, samples in self.splits.items()
+            if split != "test"
+        }
 
     @property
     def averaged(self) -> Any:
@@ -239,16 +249,15 @@ def validate(run: Run) -> dict[str, float]:
             labels.append(batch["label"].cpu())
         if masks is not None:
             masks = F.interpolate(masks, size=batch["mask"].shape[2:], mode="bilinear")
-            classes = masks.shape[1]
-            found = masks.argmax(1) if classes > 1 else (masks[:, 0] > 0).long()
-            dices.append(dice_and_iou(found, batch["mask"][:, 0].long(), classes, IGNORE)[0].cpu())
+            truth = batch["mask"][:, 0].long()
+            dices.append(dice_and_iou(mask_indices(masks), truth, masks.shape[1], IGNORE)[0].cpu())
     model.train(training)
     metrics: dict[str, float] = {}
     if logits_seen:
-        logits, truth = torch.cat(logits_seen), torch.cat(labels)
+        logits, targets = torch.cat(logits_seen), torch.cat(labels)
         probabilities = logits.sigmoid() if run.dataset.multi_label else logits.softmax(1)
         name = "auc" if run.dataset.multi_label else "balanced_accuracy"
-        metrics[name] = summary(probabilities, truth)[name] or 0.0
+        metrics[name] = summary(probabilities, targets)[name] or 0.0
     if dices:
         # Of several foregrounds, none may be in any mask, nor found.
         metrics["dice"] = torch.tensor(mean_dice(torch.cat(dices))).nan_to_num().item()
