@@ -39,6 +39,16 @@ def is_same(a: Any, b: Any) -> bool:
     return all(torch.equal(value, theirs[key]) for key, value in a.state_dict().items())
 
 
+def check_duration(limit: float, act: Callable[[], object]) -> None:
+    """``act`` takes less than ``limit`` seconds. The fastest of three calls counts: others may hold the cores."""
+    durations = []
+    while len(durations) < 3 and not any(duration < limit for duration in durations):
+        start = time.monotonic()
+        act()
+        durations.append(time.monotonic() - start)
+    assert min(durations) < limit
+
+
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens where the client looks for the Hub."""
@@ -72,10 +82,12 @@ ANSWERS: dict[str, tuple[Behaviour, type[OSError], str]] = {
 def test_answers_that_are_final(name: str, model: Any, hub_server: HubServer, tmp_path: Path) -> None:
     behaviour, error, message = ANSWERS[name]
     hub_server.misbehave("config.json", behaviour)
-    start = time.monotonic()
-    with pytest.raises(error, match=rf"^{REPO}@main: config\.json: .*{message}"):
-        create(tmp_path)
-    assert time.monotonic() - start < 1
+
+    def refuse() -> None:
+        with pytest.raises(error, match=rf"^{REPO}@main: config\.json: .*{message}"):
+            create(tmp_path)
+
+    check_duration(1, refuse)
     # Whatever was asked for before, the cache answers.
     hub_server.behave()
     create(tmp_path)
@@ -98,10 +110,12 @@ TROUBLES: dict[str, tuple[Behaviour, str]] = {
 def test_time_is_limited(name: str, which: str, model: Any, hub_server: HubServer, tmp_path: Path) -> None:
     behaviour, message = TROUBLES[name]
     hub_server.misbehave(which, behaviour)
-    start = time.monotonic()
-    with pytest.raises(OSError, match=rf"^{REPO}@\w+: {which}: .*{message}"):
-        create(tmp_path, timeout=1)
-    assert time.monotonic() - start < 2
+
+    def refuse() -> None:
+        with pytest.raises(OSError, match=rf"^{REPO}@\w+: {which}: .*{message}"):
+            create(tmp_path, timeout=1)
+
+    check_duration(2, refuse)
 
 
 @pytest.mark.parametrize("name", TROUBLES)
@@ -109,11 +123,14 @@ def test_the_cache_answers_instead(
     name: str, model: Any, hub_server: HubServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     create(tmp_path)
-    hub_server.behave()
-    hub_server.misbehave(".", TROUBLES[name][0])
-    start = time.monotonic()
-    assert is_same(create(tmp_path), model)
-    assert time.monotonic() - start < 5 and len(requests_of(hub_server)) == 1
+
+    def load() -> None:
+        hub_server.behave()
+        hub_server.misbehave(".", TROUBLES[name][0])
+        assert is_same(create(tmp_path), model)
+        assert len(requests_of(hub_server)) == 1
+
+    check_duration(5, load)
     assert f"so the cached commit {hub_server.commit_of(REPO)} is used" in caplog.text
     with pytest.raises(OSError, match=REPO):
         create(tmp_path, force_download=True, timeout=1)
@@ -126,22 +143,23 @@ def test_half_a_cache(model: Any, hub_server: HubServer, tmp_path: Path) -> None
         create(tmp_path)
     hub_server.behave()
     hub_server.misbehave(".", hang())
-    start = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"no answer .*; of the commit \w+, the cache has no model\.safetensors"):
-        create(tmp_path, timeout=1)
-    assert time.monotonic() - start < 2
+
+    def refuse() -> None:
+        with pytest.raises(TimeoutError, match=r"no answer .*; of the commit \w+, the cache has no model\.safetensors"):
+            create(tmp_path, timeout=1)
+
+    check_duration(2, refuse)
 
 
 @pytest.mark.usefixtures("refused")
 def test_connection_refused(model: Any, tmp_path: Path) -> None:
-    for make in (
-        lambda: create(tmp_path),
-        lambda: mfsf2.create_model("mfsf2_tiny_cls.in1k_backbones", pretrained=True, cache_dir=str(tmp_path)),
-    ):
-        start = time.monotonic()
-        with pytest.raises(ConnectionError, match=r"no answer from http://127\.0\.0\.1:9/.*: .*[Rr]efused"):
-            make()
-        assert time.monotonic() - start < 5
+    for name in (f"hf-hub:{REPO}", "mfsf2_tiny_cls.in1k_backbones"):
+
+        def refuse(name: str = name) -> None:
+            with pytest.raises(ConnectionError, match=r"no answer from http://127\.0\.0\.1:9/.*: .*[Rr]efused"):
+                mfsf2.create_model(name, pretrained=True, cache_dir=str(tmp_path))
+
+        check_duration(5, refuse)
 
 
 @pytest.mark.parametrize("offline", ["argument", "environment"])
@@ -158,12 +176,14 @@ def test_offline(
         (f"hf-hub:{REPO}", f"{REPO}@main", "config.json"),
         ("mfsf2_tiny_cls.in1k_backbones", "timm/resnet18.a1_in1k@main", "model.safetensors"),
     ):
-        start = time.monotonic()
-        with pytest.raises(FileNotFoundError) as caught:
-            mfsf2.create_model(name, pretrained=True, cache_dir=str(tmp_path), **kwargs)
-        assert time.monotonic() - start < 1
-        for part in (repo, file, str(tmp_path), why, "cache_dir=", "mfsf2_tiny_clsseg.ham10000"):
-            assert part in str(caught.value)
+
+        def refuse(name: str = name, parts: tuple[str, ...] = (repo, file)) -> None:
+            with pytest.raises(FileNotFoundError) as caught:
+                mfsf2.create_model(name, pretrained=True, cache_dir=str(tmp_path), **kwargs)
+            for part in (*parts, str(tmp_path), why, "cache_dir=", "mfsf2_tiny_clsseg.ham10000"):
+                assert part in str(caught.value)
+
+        check_duration(1, refuse)
     assert not requests_of(hub_server)
     monkeypatch.undo()
     create(tmp_path)
@@ -227,9 +247,11 @@ def test_backbones(hub_server: HubServer, tmp_path: Path) -> None:
     first = make()
     hub_server.behave()
     hub_server.misbehave(".", hang())
-    start = time.monotonic()
-    assert is_same(make().encoder.cnn, first.encoder.cnn)
-    assert time.monotonic() - start < 5
+
+    def load() -> None:
+        assert is_same(make().encoder.cnn, first.encoder.cnn)
+
+    check_duration(5, load)
     hub_server.behave()
     for wrong in ({"num_clases": 3}, {"grid_size": 3}, {"channels": 0}):
         with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
