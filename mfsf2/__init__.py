@@ -5,6 +5,7 @@
 - ``models``: backbones, encoder, whole models, and the table of the named ones (``variants``).
 - ``factory``: builds models and loads their weights.
 - ``registry``: ``create_model``, ``load_pretrained`` and the lists of names.
+- ``insert``: MFFE in other models (``probe``: what their modules return).
 - ``weights``: read, load, save, convert and publish weights; the Hub; the weights in the package.
 - ``deploy``: batch-norm folding, export, ONNX.
 - ``timm_models``: registers models with timm.
@@ -15,6 +16,7 @@ and of P. G is the height and width of the grid of the DCT filters, and K their 
 """
 
 from .heads import ClassificationHead, SegmentationHead
+from .insert import add_mffe, load_host_state_dict, remove_mffe
 from .layers import (
     FREQUENCY_TABLES,
     MFFE,
@@ -28,6 +30,7 @@ from .layers import (
     PyramidSplitAttention,
     ReverseAttention,
     SliceStem,
+    TokenMFFE,
     TwoModalityStem,
     adaptive_avg_pool,
     dct_basis,
@@ -58,9 +61,11 @@ __all__ = [
     "ReverseAttention",
     "SegmentationHead",
     "SliceStem",
+    "TokenMFFE",
     "TwoModalityStem",
     "__version__",
     "adaptive_avg_pool",
+    "add_mffe",
     "create_model",
     "dct_basis",
     "dct_filter_bank",
@@ -68,7 +73,9 @@ __all__ = [
     "list_models",
     "list_pretrained",
     "load_checkpoint",
+    "load_host_state_dict",
     "load_pretrained",
     "push_to_hub",
+    "remove_mffe",
     "save_pretrained",
 ]

@@ -100,6 +100,37 @@ def test_head_on_another_encoder() -> None:
     assert all(p.grad is not None for p in [*encoder.parameters(), *head.parameters()])
 
 
+def test_output_size() -> None:
+    head = mfsf2.SegmentationHead([16, 8], 2, 8).eval()
+    maps = (torch.randn(2, 16, 6, 5), torch.randn(2, 8, 3, 2))
+    deep = head(maps, deep=True)
+    for size in ((24, 21), (6, 5), (1, 3)):
+        resized = [F.interpolate(y, size, mode="bilinear", align_corners=False) for y in deep]
+        torch.testing.assert_close(head(maps, output_size=size), resized[-1])
+        for a, b in zip(head(maps, deep=True, output_size=torch.Size(size)), resized, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        # As segmentation_models_pytorch lists them: the image, sometimes an empty map, then the features.
+        ((3, 64, 64, 128), r"entries \[0\] have fewer .*leave them out: pass in_chans\[1:\] and maps\[1:\]"),
+        ([3, 0, 64, 128], r"entries \[0, 1\] .*pass in_chans\[2:\] and maps\[2:\]"),
+        ([4, 16], r"entries \[0\] .*axial_reduction=8.*pass in_chans\[1:\]"),
+        ([64, 7, 64], r"entries \[1\] .*: pass maps with more channels, or a smaller axial_reduction"),
+        ([64, 0], r"entries \[1\] .*: pass maps with more channels"),
+    ],
+)
+def test_lists_that_are_not_all_maps(channels: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mfsf2.SegmentationHead(channels)
+    if "pass in_chans" in message:
+        rest = channels[channels.index(0) + 1 if 0 in channels else 1 :]
+        assert mfsf2.SegmentationHead(rest).in_chans == list(rest)
+    assert mfsf2.SegmentationHead([7, 64], axial_reduction=7).in_chans == [7, 64]
+
+
 def test_single_pixel_of_a_single_sample() -> None:
     head = mfsf2.SegmentationHead([16, 8], 1, 8).train()
     maps = [torch.randn(1, 16, 2, 2), torch.randn(1, 8, 1, 1)]

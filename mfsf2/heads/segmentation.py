@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..layers.checks import check_batch, check_integer, check_maps
 from ..layers.conv import ConvNormAct
@@ -19,8 +20,11 @@ class SegmentationHead(nn.Module):
     The bottleneck gives coarse logits, through a 1x1 convolution with batch norm and ReLU. Each further map, from
     coarse to fine, refines them by :class:`~mfsf2.layers.ReverseAttention`. A reconstruction, see there.
 
+    The lists of timm's and segmentation_models_pytorch's encoders fit, but for the first entries of the latter: leave
+    out the image itself and, where ``encoder.out_channels`` has a 0, the empty map.
+
     Args:
-        in_chans: channels of the maps, fine to coarse; at least one.
+        in_chans: channels of the maps, fine to coarse; at least one, and all but the last at least ``axial_reduction``.
         num_classes: channels of the logits: 1 for foreground against background (sigmoid), more for several classes, of
             which channel 0 is the background (softmax).
         hidden_chans: channels of the decoder's convolutions.
@@ -28,16 +32,18 @@ class SegmentationHead(nn.Module):
         axial_reduction: ``reduction`` of :class:`~mfsf2.layers.AxialAttention`.
 
     Shape: list of ``(B, in_chans[i], H_i, W_i)`` to logits ``(B, num_classes, H_0, W_0)`` on the grid of the finest
-    map. With ``deep=True``, for deep supervision, to the logits of every step on the grid of its own map, coarse to
-    fine.
+    map, or resized bilinearly to ``output_size``. With ``deep=True``, for deep supervision, to the logits of every
+    step on the grid of its own map, coarse to fine, or each resized.
 
     Raises:
-        ValueError: no classes, an empty list, maps of the wrong number or shape, or a single pixel of a single sample
-            in training mode (batch norm).
+        ValueError: no classes, an empty list, entries with too few channels, maps of the wrong number or shape, or a
+            single pixel of a single sample in training mode (batch norm).
 
     Example:
         >>> head = SegmentationHead([64, 64, 128], num_classes=1)
         >>> maps = [torch.randn(2, c, s, s) for c, s in [(64, 32), (64, 16), (128, 8)]]
+        >>> head(maps, output_size=(128, 128)).shape
+        torch.Size([2, 1, 128, 128])
         >>> head(maps).shape, [y.shape[-1] for y in head(maps, deep=True)]
         (torch.Size([2, 1, 32, 32]), [8, 16, 32])
     """
@@ -55,6 +61,7 @@ class SegmentationHead(nn.Module):
         super().__init__()
         if not in_chans:
             raise ValueError("in_chans is empty: pass the channels of at least one feature map")
+        _check_channels(in_chans, axial_reduction)
         dd: dict[str, Any] = dict(device=device, dtype=dtype)
         self.num_classes = num_classes = check_integer(num_classes, "num_classes")
         self.in_chans = list(in_chans)
@@ -82,7 +89,9 @@ class SegmentationHead(nn.Module):
             step.reset(num_classes, device=device, dtype=dtype)  # type: ignore[operator]
         self.train(self.training)
 
-    def forward(self, maps: list[Tensor], deep: bool = False) -> Tensor | list[Tensor]:
+    def forward(
+        self, maps: Sequence[Tensor], deep: bool = False, output_size: Sequence[int] | None = None
+    ) -> Tensor | list[Tensor]:
         check_maps(maps, self.in_chans)
         if self.training:
             for x in maps:
@@ -91,4 +100,23 @@ class SegmentationHead(nn.Module):
         logits = [self.coarse(self.drop(self.bottleneck(maps[-1])))]
         for step, x in zip(self.steps, reversed(maps[:-1])):
             logits.append(step(x, logits[-1]))
-        return logits if deep else logits[-1]
+        if not deep:
+            logits = logits[-1:]
+        if output_size is not None:
+            logits = [F.interpolate(y, output_size, mode="bilinear", align_corners=False) for y in logits]
+        return logits if deep else logits[0]
+
+
+def _check_channels(in_chans: Sequence[int], axial_reduction: int) -> None:
+    """Refuse entries that are not feature maps, such as the image, which some encoders return first."""
+    wrong = [i for i, chans in enumerate(in_chans) if chans < (axial_reduction if i < len(in_chans) - 1 else 1)]
+    if not wrong:
+        return
+    few = f"in_chans={list(in_chans)}: entries {wrong} have fewer channels than axial_reduction={axial_reduction}"
+    rest = len(wrong)
+    if wrong == list(range(rest)):
+        raise ValueError(
+            f"{few}: if the list begins with the image and an empty map, as those of segmentation_models_pytorch do, "
+            f"leave them out: pass in_chans[{rest}:] and maps[{rest}:]"
+        )
+    raise ValueError(f"{few}: pass maps with more channels, or a smaller axial_reduction")

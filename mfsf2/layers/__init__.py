@@ -10,6 +10,7 @@ from .modality import SliceStem, TwoModalityStem
 from .pooling import GlobalPool, adaptive_avg_pool, adaptive_pool_matrix, window_mean_matrix
 from .pyramid import MultiScalePyramid, PyramidSplitAttention
 from .reverse_attention import ReverseAttention, foreground_probability
+from .tokens import TokenMFFE
 
 __all__ = [
     "ALLOWED_NUM_FREQUENCIES",
@@ -29,6 +30,7 @@ __all__ = [
     "ReverseAttention",
     "SliceStem",
     "SplitConv2d",
+    "TokenMFFE",
     "TwoModalityStem",
     "adaptive_avg_pool",
     "adaptive_pool_matrix",

@@ -44,15 +44,18 @@ def check_reduction(channels: int, reduction: int) -> None:
         raise ValueError(f"channels={channels} with reduction={reduction}: use a reduction of at most {channels}")
 
 
-def check_map(x: Tensor, channels: int, name: str = "x") -> None:
-    """Check the rank and the channels of a feature map ``(B, channels, H, W)``."""
+def check_map(x: Tensor, channels: int, name: str = "x", channels_last: bool = False) -> None:
+    """Check the rank and the channels of a feature map ``(B, channels, H, W)`` or ``(B, H, W, channels)``."""
     if isinstance(x, torch.fx.Proxy):
         return
+    dim, other = (3, 1) if channels_last else (1, 3)
     if x.dim() != 4:
-        raise ValueError(f"{name} must have shape (B, {channels}, H, W), got {list(x.shape)}")
-    if x.shape[1] != channels:
-        hint = "; if it is (B, H, W, C), pass x.permute(0, 3, 1, 2)" if x.shape[3] == channels else ""
-        raise ValueError(f"{name} has {x.shape[1]} channels, expected {channels}: {list(x.shape)}{hint}")
+        shape = f"(B, H, W, {channels})" if channels_last else f"(B, {channels}, H, W)"
+        raise ValueError(f"{name} must have shape {shape}, got {list(x.shape)}")
+    if x.shape[dim] != channels:
+        given, order = ("(B, C, H, W)", "0, 2, 3, 1") if channels_last else ("(B, H, W, C)", "0, 3, 1, 2")
+        hint = f"; if it is {given}, pass x.permute({order})" if x.shape[other] == channels else ""
+        raise ValueError(f"{name} has {x.shape[dim]} channels, expected {channels}: {list(x.shape)}{hint}")
 
 
 def check_number(maps: Sequence[Tensor], expected: int, name: str) -> None:
