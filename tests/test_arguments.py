@@ -92,7 +92,6 @@ def test_reductions(block: Any) -> None:
         (16, 0, "reduction=0 must be at least 1"),
         (16, -1, "reduction=-1 must be at least 1"),
         (0, 1, "channels=0 must be at least 1"),
-        (4, 8, "channels=4 with reduction=8: use a reduction of at most 4"),
     ):
         with pytest.raises(ValueError, match=f"^{message}$"):
             block(channels, reduction)
@@ -101,6 +100,12 @@ def test_reductions(block: Any) -> None:
             block(16, value)
         with pytest.raises(TypeError, match=r"^channels=.* must be an integer$"):
             block(value, 1)
+
+
+def test_reduction_beyond_the_channels() -> None:
+    with pytest.raises(ValueError, match="^channels=4 with reduction=8: use a reduction of at most 4$"):
+        mfsf2.AxialAttention(4, 8)
+    assert mfsf2.MFFE(4, 8).fc1.out_features == 1
 
 
 def test_gate_channels() -> None:
