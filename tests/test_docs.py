@@ -203,7 +203,7 @@ def test_options(page: str, command: str, monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_options_finds_unknown_ones(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for wrong in ("--data.nam folder", "--optim.epochs many", "--config no_such.yaml"):
+    for wrong in ("--data.no_such folder", "--optim.epochs many", "--config no_such.yaml"):
         with pytest.raises((AssertionError, IndexError)):
             test_options("", f"python examples/train.py --data.folder x {wrong}", monkeypatch, capsys)
 
