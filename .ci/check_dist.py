@@ -32,7 +32,15 @@ if metadata.get_all("License-File") != licences:
 
 with tarfile.open(sdist) as archive:
     names = {m.name.split("/", 1)[1] for m in archive.getmembers() if m.isfile()}
-needed = package | {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "setup.cfg", "pyproject.toml"}
+needed = package | {
+    "LICENSE",
+    "README.md",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "setup.cfg",
+    "pyproject.toml",
+}
 needed |= {str(p) for top in ("tests", "examples", "docs") for p in Path(top).rglob("*") if p.is_file()}
 needed = {n for n in needed if not re.search(r"__pycache__|/_build/|/\.", n)}
 if needed - names:

@@ -16,7 +16,7 @@ def test_basis_is_scipys(length: int) -> None:
     np.testing.assert_allclose(actual.numpy(), expected, atol=1e-14)
 
 
-@pytest.mark.parametrize("table", ["top", "low", "bot"])
+@pytest.mark.parametrize("table", FREQUENCY_TABLES)
 @pytest.mark.parametrize("grid", [7, 8, 13, 14, 15, 21, 28])
 def test_bank_is_scipys(table: str, grid: int) -> None:
     pairs = dct_frequencies(table, 32)
@@ -75,7 +75,8 @@ def test_grid_too_small(grid: int) -> None:
 
 
 def test_bad_pairs() -> None:
-    with pytest.raises(ValueError, match=r"'mid' is not a table.*'bot', 'low', 'top'"):
+    names = ", ".join(map(repr, sorted(FREQUENCY_TABLES)))
+    with pytest.raises(ValueError, match=rf"'mid' is not a table.*\[{names}\]"):
         dct_frequencies("mid")
     with pytest.raises(ValueError, match="empty"):
         dct_frequencies([])

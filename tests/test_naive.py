@@ -6,7 +6,7 @@ import naive
 import pytest
 import torch
 
-from mfsf2 import ClassificationHead, MultiFreqMultiScaleFusion, dct_frequencies
+from mfsf2 import FREQUENCY_TABLES, ClassificationHead, MultiFreqMultiScaleFusion, dct_frequencies
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -17,7 +17,7 @@ def test_fusion_and_head(seed: int) -> None:
     if seed % 4 == 3:
         frequencies, num = [(rng.randrange(7), rng.randrange(7)) for _ in range(rng.randint(1, 9))], 16
     else:
-        frequencies, num = rng.choice(["top", "low", "bot"]), rng.choice([1, 2, 4, 8, 16, 32])
+        frequencies, num = rng.choice(list(FREQUENCY_TABLES)), rng.choice([1, 2, 4, 8, 16, 32])
     cnn_chans, transformer_chans = ([rng.randint(1, 20) for _ in range(stages)] for _ in range(2))
     fusion = MultiFreqMultiScaleFusion(
         cnn_chans,
