@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-DOCS = Path(__file__).parent
-sys.path[:0] = [str(DOCS.parent), str(DOCS / "_ext")]
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 from mfsf2.version import __version__
 

@@ -1,8 +1,8 @@
 """The tables in docs/choose.md: cost and accuracy of each model, and which file or repository each name loads.
 
-    python docs/figures/choose.py --rounds 25
+    python docs/figures/choose.py --rounds 15
 
-Times are medians of calls that take turns, so nothing else should run meanwhile. It takes a minute or two.
+Times are medians of calls that take turns, on one thread. Nothing else should run meanwhile. It takes a few minutes.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mfsf2
-from mfsf2.models.variants import BACKBONES_TAG, VARIANTS
-from mfsf2.registry import pretrained_cfg
+from mfsf2.factory import pretrained_cfg
+from mfsf2.models.variants import VARIANTS
 
 # The examples' timing, found once pages.py is imported.
 from benchmarks.timing import peak_memory, rounds_of  # isort: skip
@@ -64,9 +64,12 @@ def parameters(model: nn.Module) -> str:
 
 @torch.no_grad()
 def gmacs(model: nn.Module) -> str:
-    """Billions of multiplications of one image, in convolutions, matrix products and attention."""
+    """Billions of multiplications of one image, in convolutions, matrix products and attention.
+
+    The model is on the meta device, because torch does not count the CPU's form of attention.
+    """
     with FlopCounterMode(display=False) as counter:
-        model(torch.randn(1, 3, IMAGE, IMAGE))
+        model(torch.empty(1, 3, IMAGE, IMAGE, device="meta"))
     return f"{counter.get_total_flops() / 2e9:.2f}"
 
 
@@ -100,7 +103,7 @@ def costs_table(rounds: int) -> str:
                 [
                     f"`{name}`" if name in named else f"`{name}` alone",
                     parameters(model),
-                    gmacs(model),
+                    gmacs(create(name, device="meta")),
                     f"{statistics.median(times[name]):.0f}",
                     f"{statistics.median(ratios):.2f}",
                     f"{megabytes(model, x):.0f}",
@@ -111,33 +114,47 @@ def costs_table(rounds: int) -> str:
 
 
 def names_table() -> str:
-    """A row for each file or pair of repositories: the names that load it."""
+    """A row for each file or pair of repositories: the names that load it, their tag, and the license."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for name, details in mfsf2.list_pretrained(details=True).items():
         model, tag = name.rsplit(".", 1)
-        rows.setdefault((tag, *where(model, tag, details.source), details.license), []).append(f"`{model}`")
-    ordered = sorted(rows.items(), key=lambda row: (row[0][0] == BACKBONES_TAG, row[0][1]))
-    return markdown(
-        ["models", "tag", "weights", "license"],
-        [[", ".join(names), f"`{tag}`", source, of] for (tag, source, of), names in ordered],
-    )
+        source = file_of(model, tag) if details.source == "package" else links(details.source)
+        rows.setdefault((f"`{tag}`", source, details.license), []).append(model)
+    # The smallest size first, and within a size the file in the package.
+    ordered = sorted(rows.items(), key=lambda row: (SIZES.index(size_of(row[1][0])), row[0]))
+    return markdown(["models", "tag", "weights", "license"], [[summary(names), *row] for row, names in ordered])
 
 
-def where(model: str, tag: str, source: str) -> tuple[str, ...]:
-    """The file in the package, or the repositories on the Hub."""
-    if source != "package":
-        return (" and ".join(f"[{repo}](https://huggingface.co/{repo})" for repo in source.split(" and ")),)
+def size_of(model: str) -> str:
+    return next(size for size in SIZES if model.startswith(f"{size}_"))
+
+
+def summary(names: Sequence[str]) -> str:
+    """The names, or a pattern if they are all of a size."""
+    size = size_of(names[0])
+    is_all = len(names) == sum(size_of(name) == size for name in mfsf2.list_models())
+    return f"all `{size}_*`" if is_all else ", ".join(f"`{name}`" for name in names)
+
+
+def file_of(model: str, tag: str) -> str:
+    """The file in the package, and its size."""
     path = Path(pretrained_cfg(model, tag)["file"])
-    return (f"`{path.relative_to(DOCS.parent)}` ({path.stat().st_size / 1e6:.1f} MB)",)
+    return f"`{path.relative_to(DOCS.parent)}` ({path.stat().st_size / 1e6:.1f} MB)"
+
+
+def links(source: str) -> str:
+    """The repositories on the Hub."""
+    return " and ".join(f"[{repo}](https://huggingface.co/{repo})" for repo in source.split(" and "))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Write the tables in docs/choose.md.")
-    parser.add_argument("--rounds", type=int, default=25, help="how often each model is timed; 0 for the names only")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each model is timed; 0 for the names only")
     rounds = parser.parse_args(argv).rounds
     put(PAGE, NAMES, names_table())
     if rounds:
+        torch.set_num_threads(1)
         put(PAGE, COSTS, costs_table(rounds))
 
 

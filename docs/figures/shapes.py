@@ -3,6 +3,8 @@
 python docs/figures/shapes.py
 """
 
+from typing import Any
+
 import torch
 from pages import SIZES, markdown, put
 from torch import Tensor
@@ -37,11 +39,11 @@ def shapes_table() -> str:
 def maps_of(model: str) -> dict[str, Tensor]:
     """r_1..r_4, p_1..p_4, F_1..F_4 and P, by name."""
     # Without memory: only shapes are computed.
-    encoder = mfsf2.create_model(model, device="meta").eval().encoder
+    encoder: Any = mfsf2.create_model(model, device="meta").eval().encoder
     r, p = encoder(torch.empty(1, 3, IMAGE, IMAGE, device="meta"))
     fused, pyramid = encoder.fusion(r, p, pooled=False)
-    stages = {f"{letter}{'₁₂₃₄'[i]}": x for letter, maps in (("r", r), ("p", p), ("F", fused)) for i, x in enumerate(maps)}
-    return {**stages, "P": pyramid}
+    names = [f"{letter}{stage}" for letter in "rpF" for stage in "₁₂₃₄"]
+    return dict(zip([*names, "P"], [*r, *p, *fused, pyramid], strict=True))
 
 
 if __name__ == "__main__":
