@@ -2,12 +2,14 @@
 
     python docs/figures/choose.py --rounds 15
 
-Times are medians of calls that take turns, on one thread. Nothing else should run meanwhile. It takes a few minutes.
+Times are medians of calls that take turns, in processor time of one thread, which waiting for a busy machine does not
+lengthen. It takes a few minutes.
 """
 
 import argparse
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from mfsf2.factory import pretrained_cfg
 from mfsf2.models.variants import VARIANTS
 
 # The examples' timing, found once pages.py is imported.
-from benchmarks.timing import peak_memory, rounds_of  # isort: skip
+from benchmarks.timing import Function, peak_memory  # isort: skip
 
 __all__ = ["COSTS", "NAMES", "PAGE", "create", "gmacs", "models", "names_table", "parameters"]
 
@@ -86,13 +88,24 @@ def accuracies(name: str) -> list[str]:
     return [f"{metrics[task][metric]:.3f}" if task in metrics else "—" for task, metric in METRICS]
 
 
+def processor_times(functions: Mapping[str, Function], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds a call, one entry a round, of functions that take turns; the first round does not count."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds + 1):
+        for name, function in functions.items():
+            start = time.process_time()
+            function()
+            times[name].append(1000 * (time.process_time() - start))
+    return {name: values[1:] for name, values in times.items()}
+
+
 @torch.no_grad()
 def costs_table(rounds: int) -> str:
     """A row for each model and each backbone."""
     x = torch.randn(1, 3, IMAGE, IMAGE)
     groups = [models(size) for size in SIZES]
     built = {name: create(name) for named, backbones in groups for name in (*named, *backbones)}
-    times = rounds_of({name: partial(model, x) for name, model in built.items()}, rounds)
+    times = processor_times({name: partial(model, x) for name, model in built.items()}, rounds)
     rows = []
     for named, backbones in groups:
         both = [sum(pair) for pair in zip(*(times[name] for name in backbones))]
