@@ -103,7 +103,7 @@ def test_reductions(block: Any) -> None:
 
 
 def test_reduction_beyond_the_channels() -> None:
-    with pytest.raises(ValueError, match="^channels=4 with reduction=8: use a reduction of at most 4$"):
+    with pytest.raises(ValueError, match=r"^channels=4 with reduction=8: use a reduction of at most 4$"):
         mfsf2.AxialAttention(4, 8)
     assert mfsf2.MFFE(4, 8).fc1.out_features == 1
 

@@ -2,17 +2,21 @@
 
 The blocks of a page share one namespace, from top to bottom, in a temporary folder. A block that is not run has a
 comment before it that says why: ``<!-- no test: reason -->``. A result that a block gives behind ``#`` as a Python
-literal, as in ``model(x)  # (1, 7)``, is compared: for a tensor its shape.
+literal, as in ``model(x)  # (1, 7)``, is compared: for a tensor its shape. Comments in the lines after a ``print`` are
+what it prints.
 """
 
 import ast
 import configparser
 import importlib
+import itertools
 import re
 import shlex
+import shutil
 import sys
 import tokenize
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,15 +61,25 @@ def run_block(block: Block, names: dict[str, Any]) -> None:
     claims = results_of(block.code)
     for statement in ast.parse(block.code).body:
         last = statement.end_lineno or 0
-        value = evaluate(ast.increment_lineno(statement, block.line), str(block.page), names)
+        expected = comments_after(block.code, last) if ast.unparse(statement).startswith("print(") else ""
+        with redirect_stdout(StringIO()) as printed:
+            value = evaluate(ast.increment_lineno(statement, block.line), str(block.page), names, prints=bool(expected))
+        if expected:
+            assert printed.getvalue().strip() == expected, f"{block.page.name}:{block.line + last}"
         if last in claims:
             actual = tuple(value.shape) if isinstance(value, torch.Tensor) else value
             assert plain(actual) == plain(claims[last]), f"{block.page.name}:{block.line + last}"
 
 
-def evaluate(statement: ast.stmt, file: str, names: dict[str, Any]) -> Any:
+def comments_after(code: str, line: int) -> str:
+    """The text of the comments in the lines that follow, without the signs."""
+    lines = itertools.takewhile(lambda text: text.startswith("# "), code.splitlines()[line:])
+    return "\n".join(text[2:] for text in lines)
+
+
+def evaluate(statement: ast.stmt, file: str, names: dict[str, Any], prints: bool = False) -> Any:
     """Run a statement; the value of an expression, of a printed one, or of what is assigned to one name."""
-    if isinstance(statement, ast.Expr):
+    if isinstance(statement, ast.Expr) and not prints:
         expression = statement.value
         if isinstance(expression, ast.Call) and ast.unparse(expression.func) == "print" and len(expression.args) == 1:
             (expression,) = expression.args
@@ -124,12 +138,17 @@ def prepare_weights(hub: HubServer) -> None:
     torch.save({"model": weights, "model_ema": weights}, "last.pt")
 
 
+def prepare_index(hub: HubServer) -> None:
+    shutil.copy(ROOT / "tests" / "lesions" / "lesion_1.png", "lesion.png")
+
+
 def prepare_results(hub: HubServer) -> None:
     serve_backbones(hub.root, "resnet18.tv_in1k")
 
 
 PREPARE: dict[str, Callable[[HubServer], None]] = {
     "README": prepare_readme,
+    "index": prepare_index,
     "fine_tune": prepare_fine_tune,
     "weights": prepare_weights,
     "results": prepare_results,

@@ -12,8 +12,6 @@ import shapes
 from pages import DOCS, SIZES, put, table_in
 from PIL import Image
 
-import mfsf2
-
 ROOT = DOCS.parent
 COST_ROWS = [line.strip("| ").split(" | ") for line in table_in(choose.PAGE, choose.COSTS).splitlines()[2:]]
 
@@ -75,16 +73,3 @@ def test_readme_and_index_name_the_versions_of_setup_cfg() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         for version in (f"Python {python}+", f"torch {floors['torch']}+", f"timm {floors['timm']}+"):
             assert version in text, f"{page} does not say {version}"
-
-
-def test_index_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first lines, on a generated image."""
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "index.md").read_text(encoding="utf-8"), re.DOTALL)
-    with Image.open(ROOT / "tests" / "lesions" / "lesion_1.png") as image:
-        image.save(tmp_path / "lesion.png")
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"print": lambda probabilities: printed.update(probabilities)}
-    printed: dict[str, float] = {}
-    exec(code, names)  # noqa: S102
-    model = mfsf2.create_model("mfsf2_tiny_clsseg", pretrained=True)
-    assert list(printed) == model.pretrained_cfg["label_names"] and sum(printed.values()) == pytest.approx(1)

@@ -177,9 +177,11 @@ def test_public_names() -> None:
         "ReverseAttention",
         "SegmentationHead",
         "SliceStem",
+        "TokenMFFE",
         "TwoModalityStem",
         "__version__",
         "adaptive_avg_pool",
+        "add_mffe",
         "create_model",
         "dct_basis",
         "dct_filter_bank",
@@ -187,8 +189,10 @@ def test_public_names() -> None:
         "list_models",
         "list_pretrained",
         "load_checkpoint",
+        "load_host_state_dict",
         "load_pretrained",
         "push_to_hub",
+        "remove_mffe",
         "save_pretrained",
     ]
     assert all(hasattr(mfsf2, name) for name in mfsf2.__all__)
