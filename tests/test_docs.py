@@ -33,7 +33,7 @@ import mfsf2
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *(path for path in [ROOT / "CONTRIBUTING.md"] if path.exists()), *ROOT.glob("docs/*.md")]
-SLOW = {"deploy": pytest.mark.compile, "README": pytest.mark.training, "fine_tune": pytest.mark.training}
+SLOW = {"deploy": pytest.mark.compile, "README": pytest.mark.training}
 ELSEWHERE = {"own_data"}
 """Run, with their commands, by tests/scripts/test_own_training.py."""
 MICRO = {"deploy"}
