@@ -4,9 +4,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
 from torch.nn import functional as F
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, pipeline
 
 import mfsf2
 import mfsf2.timm_models
@@ -25,3 +29,15 @@ def test_auto_model(tmp_path: Path) -> None:
             wrapped.save_pretrained(again)
             twin = AutoModelForImageClassification.from_pretrained(again).eval()
             assert torch.equal(twin(x).logits, wrapped.eval()(x).logits)
+
+
+def test_pipeline(tmp_path: Path) -> None:
+    model: Any = mfsf2.create_model("mfsf2_tiny_cls", pretrained=True).eval()
+    mfsf2.save_pretrained(model, tmp_path)
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (150, 200, 3), dtype=np.uint8))
+    answers = pipeline("image-classification", model=str(tmp_path), top_k=7)(image)
+    transform = create_transform(**resolve_data_config(model=model))
+    probabilities = model(transform(image)[None]).softmax(1)[0]
+    expected = dict(zip(model.pretrained_cfg["label_names"], probabilities.tolist()))
+    assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(expected, abs=1e-6)
