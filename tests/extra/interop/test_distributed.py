@@ -14,7 +14,7 @@ import torch.distributed as dist
 from micro import build
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -46,13 +46,16 @@ def ddp(task: str, inputs: list[Tensor]) -> tuple[dict[str, Tensor], dict[str, T
 def fsdp(task: str, inputs: list[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     model = build(task)
     encoder = model.encoder
-    for part in (*encoder.fusion.stages, encoder.fusion.pyramid, encoder.cnn, encoder.transformer):
+    for part in (encoder.cnn, encoder.transformer, *encoder.fusion.stages, encoder.fusion.pyramid):
         fully_shard(part)
+    # The encoder calls this method of the branches, not the branches themselves.
+    for branch in (encoder.cnn, encoder.transformer):
+        register_fsdp_forward_method(branch, "forward_intermediates")
     # FSDP2 takes no scalars: each process keeps these whole, and their gradients are averaged by hand.
     scalars = {parameter for parameter in model.parameters() if parameter.ndim == 0}
     if scalars:
         with pytest.raises(ValueError, match="doesn't support scalar parameters. Change gamma"):
-            fully_shard(model)
+            fully_shard(build(task))
     fully_shard(model, ignored_params=scalars)
     for parameter in scalars:
         parameter.register_post_accumulate_grad_hook(average_gradient)

@@ -163,9 +163,24 @@ def check_checkpoint(path: Path, x: Tensor, expected: Tensor | None = None) -> N
 
 @pytest.mark.skipif("MFSF2_TIMM_TRAIN" not in os.environ, reason="MFSF2_TIMM_TRAIN names no train.py of timm")
 def test_training_script(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, os.environ["MFSF2_TIMM_TRAIN"], "--data-dir", str(folder), "--output", str(tmp_path)]
-    command += "--experiment run --device-modules mfsf2.timm_models --model mfsf2_tiny_cls --num-classes 2".split()
-    command += "--img-size 64 --batch-size 4 --epochs 1 --opt adamw --lr 1e-3 --layer-decay 0.9 --mixup 0.2".split()
-    command += "--model-ema --device cpu --workers 0 --no-prefetcher".split()
+    options: dict[str, Any] = {
+        "data-dir": folder,
+        "output": tmp_path,
+        "experiment": "run",
+        "device-modules": "mfsf2.timm_models",
+        "model": "mfsf2_tiny_cls",
+        "num-classes": 2,
+        "img-size": 64,
+        "batch-size": 4,
+        "epochs": 1,
+        "opt": "adamw",
+        "lr": 1e-3,
+        "layer-decay": 0.9,
+        "mixup": 0.2,
+        "device": "cpu",
+        "workers": 0,
+    }
+    command = [sys.executable, os.environ["MFSF2_TIMM_TRAIN"], "--model-ema", "--no-prefetcher"]
+    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     subprocess.run(command, check=True)
     check_checkpoint(tmp_path / "run" / "last.pth.tar", torch.randn(2, 3, 64, 64))
