@@ -1,5 +1,6 @@
 """Saving and loading: strict, complete, and nothing is lost when it fails."""
 
+import argparse
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import safetensors.torch
 import timm
 import torch
 from golden_data import MODEL_KEYS, draw_state
-from micro import ENCODER, build, sizes_of
+from micro import ENCODER, build, create, sizes_of
 from safetensors.torch import load_file, save_file
 
 import mfsf2
@@ -224,6 +225,17 @@ def test_pickles_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     torch.save([1, 2], "list.pth")
     with pytest.raises(ValueError, match="is not a state dict"):
         mfsf2.create_model("mfsf2_tiny_cls", checkpoint_path="list.pth")
+
+
+def test_command_line_beside_the_weights(model: Any, tmp_path: Path) -> None:
+    """As timm's training script saves it."""
+    args = argparse.Namespace(model="mfsf2_tiny_cls", lr=0.1, opt_kwargs={})
+    torch.save({"epoch": 3, "args": args, "state_dict": model.state_dict()}, tmp_path / "last.pth.tar")
+    assert same_weights(model, create("cls", checkpoint_path=tmp_path / "last.pth.tar"))
+    torch.save({"state_dict": args}, tmp_path / "args.pth.tar")
+    with pytest.raises(ValueError, match="is not a state dict"):
+        create("cls", checkpoint_path=tmp_path / "args.pth.tar")
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
 
 
 def test_what_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:

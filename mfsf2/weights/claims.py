@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn import Parameter
 
 from .adapt import classifier_keys
 from .bundled import is_bundled
@@ -92,7 +93,8 @@ def _is_unchanged(state: Mapping[str, Any], path: Path) -> bool:
 def _equal(value: Any, loaded: Tensor) -> bool:
     """Whether two tensors are equal, in the precision of the first."""
     return (
-        isinstance(value, Tensor)
+        # Subclasses, as of quantized weights, may lack the comparison.
+        type(value) in (Tensor, Parameter)
         and value.shape == loaded.shape
         and torch.equal(value.detach().cpu(), loaded.to(value.dtype))
     )

@@ -1,5 +1,6 @@
 """Read a checkpoint file into a state dict."""
 
+import argparse
 import logging
 import os
 import re
@@ -96,7 +97,9 @@ def _check_kind(path: Path) -> None:
 def _load_torch(path: Path) -> Any:
     _check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Command lines, as timm's training script keeps one beside the weights. As in timm: holds values, runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:
