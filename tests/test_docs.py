@@ -10,6 +10,7 @@ import configparser
 import importlib
 import re
 import shlex
+import shutil
 import sys
 import tokenize
 from collections.abc import Callable
@@ -34,7 +35,7 @@ ELSEWHERE = {"own_data"}
 """Run, with their commands, by tests/scripts/test_own_training.py."""
 MICRO = {"deploy"}
 """Built in micro size: what the page shows is what exporting does, which takes minutes for a tiny model."""
-MAX_SKIPPED = 6
+MAX_SKIPPED = 12
 
 
 class Block(NamedTuple):
@@ -109,6 +110,10 @@ def prepare_readme(hub: HubServer) -> None:
     write_dataset("folder", Path("images"), lesions=6)
 
 
+def prepare_index(hub: HubServer) -> None:
+    shutil.copyfile(ROOT / "tests" / "lesions" / "lesion_1.png", "lesion.png")
+
+
 def prepare_fine_tune(hub: HubServer) -> None:
     write_dataset("folder", Path("images"), lesions=6)
 
@@ -130,6 +135,7 @@ def prepare_results(hub: HubServer) -> None:
 
 PREPARE: dict[str, Callable[[HubServer], None]] = {
     "README": prepare_readme,
+    "index": prepare_index,
     "fine_tune": prepare_fine_tune,
     "weights": prepare_weights,
     "results": prepare_results,
