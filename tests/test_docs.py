@@ -142,10 +142,6 @@ def prepare_weights(hub: HubServer) -> None:
     torch.save({"model": weights, "model_ema": weights}, "last.pt")
 
 
-def prepare_index(hub: HubServer) -> None:
-    shutil.copy(ROOT / "tests" / "lesions" / "lesion_1.png", "lesion.png")
-
-
 def prepare_results(hub: HubServer) -> None:
     serve_backbones(hub.root, "resnet18.tv_in1k")
 
