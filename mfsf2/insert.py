@@ -115,12 +115,12 @@ def load_host_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> Non
         ValueError: keys missing in the checkpoint or unknown to the model, or shapes that differ. The model is
             unchanged.
     """
-    prefixes = tuple(f"{name}.{_CHILD}." if name else f"{_CHILD}." for name, _ in _hosts(model))
+    prefixes = _prefixes(model)
     before = copy.deepcopy(model.state_dict())
     try:
         result = model.load_state_dict(state_dict, strict=False)
         missing = [key for key in result.missing_keys if not key.startswith(prefixes)]
-        unexpected = [*result.unexpected_keys, *(key for key in state_dict if prefixes and key.startswith(prefixes))]
+        unexpected = [*result.unexpected_keys, *(key for key in state_dict if key.startswith(prefixes))]
         if missing or unexpected:
             raise ValueError(
                 f"not a checkpoint of this {type(model).__name__} without its blocks: missing {_some(missing)}, "
@@ -154,12 +154,17 @@ def _hosts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
+def _prefixes(model: nn.Module) -> tuple[str, ...]:
+    """How the names of what is inside blocks begin."""
+    return tuple(f"{name}.{_CHILD}." for name, _ in _hosts(model))
+
+
 def _find(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
     """The modules whose names match a pattern, in the order of the model; those inside inserted blocks do not count."""
     if not patterns:
         raise ValueError("names is empty: pass the names of modules, or patterns of them")
-    inside = tuple(f"{name}.{_CHILD}" if name else _CHILD for name, _ in _hosts(model))
-    modules = {name: module for name, module in model.named_modules() if name and not name.startswith(inside)}
+    inside = _prefixes(model)
+    modules = {name: m for name, m in model.named_modules() if name and not f"{name}.".startswith(inside)}
     for pattern in patterns:
         if not any(_matches(name, pattern) for name in modules):
             near = get_close_matches(pattern.replace("*", ""), modules, n=5, cutoff=0.4) or list(modules)[:5]
