@@ -142,6 +142,11 @@ def prepare_weights(hub: HubServer) -> None:
     torch.save({"model": weights, "model_ema": weights}, "last.pt")
 
 
+def prepare_interop(hub: HubServer) -> None:
+    prepare_index(hub)
+    mfsf2.save_pretrained(mfsf2.create_model("mfsf2_tiny_cls", pretrained=True), "my-model")
+
+
 def prepare_results(hub: HubServer) -> None:
     serve_backbones(hub.root, "resnet18.tv_in1k")
 
@@ -149,6 +154,7 @@ def prepare_results(hub: HubServer) -> None:
 PREPARE: dict[str, Callable[[HubServer], None]] = {
     "README": prepare_readme,
     "index": prepare_index,
+    "interop": prepare_interop,
     "fine_tune": prepare_fine_tune,
     "weights": prepare_weights,
     "results": prepare_results,
