@@ -279,9 +279,9 @@ def test_configuration_of_other_weights(folder: Path) -> None:
     config["num_classes"] = config["pretrained_cfg"]["num_classes"] = 5
     del config["label_names"]
     (folder / "config.json").write_text(json.dumps(config))
-    for create in (mfsf2.create_model, lambda name: timm.create_model(name, pretrained=True)):
+    for function in (mfsf2.create_model, lambda name: timm.create_model(name, pretrained=True)):
         with pytest.raises(ValueError, match=r"has 7 classes, but its configuration says 5"):
-            create(f"local-dir:{folder}")
+            function(f"local-dir:{folder}")
 
 
 def test_unknown_architecture(folder: Path) -> None:

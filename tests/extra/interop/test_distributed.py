@@ -54,7 +54,7 @@ def fsdp(task: str, inputs: list[Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     # FSDP2 takes no scalars: each process keeps these whole, and their gradients are averaged by hand.
     scalars = {parameter for parameter in model.parameters() if parameter.ndim == 0}
     if scalars:
-        with pytest.raises(ValueError, match="doesn't support scalar parameters. Change gamma"):
+        with pytest.raises(ValueError, match=r"doesn't support scalar parameters\. Change gamma"):
             fully_shard(build(task))
     fully_shard(model, ignored_params=scalars)
     for parameter in scalars:
