@@ -36,7 +36,7 @@ def test_no_dilated_encoder(decoder: str) -> None:
 
 
 def test_pretrained_encoder() -> None:
-    model = smp.Unet("tu-mfsf2_tiny_cls", encoder_weights="ham10000").eval()
+    model = smp.Unet("tu-mfsf2_tiny_cls.ham10000", encoder_weights=True).eval()
     features = mfsf2.create_model("mfsf2_tiny_cls.ham10000", pretrained=True, features_only=True).eval()
     x = torch.randn(1, 3, 64, 64)
     # Before the maps: the image and an empty one at a stride of 2.
