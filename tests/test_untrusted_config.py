@@ -52,7 +52,7 @@ CLAIMS: dict[str, list[Any]] = {
     "model_args.cache_dir": ["/etc"],
     "model_args.unknown": [1],
     "model_args.channels": [10**30, 2**62, 0, 16.0, "16", None, True, [16]],
-    "model_args.reduction": [10**9, 0, "x", None],
+    "model_args.reduction": [-1, 0, "x", None],
     "model_args.num_frequencies": [10**9, 0, None],
     "model_args.frequencies": [[[0, 0]] * 100_000, "all", [], [[0]], [[-1, 0]], [["a", "b"]], [[10**9, 0]], None, {}],
     "model_args.grid_size": [10**6, 10**30, 0, 7.0, "7", None],
@@ -73,6 +73,7 @@ UNFIT: dict[str, list[Any]] = {
     "num_classes": [10**9],
     "model_args.channels": [10**9],
     "model_args.pyramid_chans": [10**9],
+    "model_args.reduction": [1, 8],
     "model_args.head_hidden_size": [10**9],
     "model_args.cnn": ["convnext_xxlarge"],
 }
