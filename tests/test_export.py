@@ -23,7 +23,8 @@ SMALL_SIZES = [(1, 29, 29), (2, 60, 29), (1, 33, 45), (3, 60, 60)]
 OLD_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH
 exports = pytest.mark.skipif(OLD_TORCH, reason=f"torch {torch.__version__} refuses to export, as another test checks")
 
-# Heads of both kinds, inputs of both kinds, in micro size; tests/extra runs the same tests on what people use.
+# Heads of both kinds, inputs of both kinds, in micro size; tests/extra runs the same tests on the other tasks and on what
+# people use.
 NAMES = ["cls", "rcm_clsseg"]
 
 
@@ -64,7 +65,7 @@ def test_minimum_is_at_most_64() -> None:
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [*NAMES, "seg"])
 def test_compile_to_one_graph(name: str) -> None:
     model = network(name)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
