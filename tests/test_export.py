@@ -23,8 +23,8 @@ SMALL_SIZES = [(1, 29, 29), (2, 60, 29), (1, 33, 45), (3, 60, 60)]
 OLD_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_EXPORT_TORCH
 exports = pytest.mark.skipif(OLD_TORCH, reason=f"torch {torch.__version__} refuses to export, as another test checks")
 
-# Heads of both kinds, inputs of both kinds, in micro size. With the slow jobs, the same tests run on the other tasks and
-# on a tiny model.
+# Heads of both kinds, inputs of both kinds, in micro size.
+# The slow jobs run these tests on the other tasks, and on a tiny model.
 NAMES = ["cls", "rcm_clsseg"]
 
 
