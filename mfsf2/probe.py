@@ -94,7 +94,8 @@ def _check_outputs(name: str, seen: list[Any], data_format: str | None) -> None:
         if not isinstance(output, Tensor):
             raise ValueError(f"{name} returns a {type(output).__name__}, not {wanted}: pass a module inside it")
         if output.dim() != rank:
-            hint = "; for tokens (B, N, C), pass block=mfsf2.TokenMFFE" if output.dim() == 3 else ""
+            hints = {3: "; for tokens (B, N, C), pass block=mfsf2.TokenMFFE", 5: "; volumes have no MFFE"}
+            hint = hints.get(output.dim(), "") if rank == 4 else ""
             raise ValueError(f"{name} returns {list(output.shape)}, not {wanted}{hint}")
 
 
@@ -159,8 +160,14 @@ def maps_of_feature_info(
     """The same without running the model, for modules that timm lists in ``feature_info``.
 
     Raises:
-        ValueError: a module that is not listed.
+        ValueError: a module that is not listed, or a transformer whose modules return tokens where maps are wanted.
     """
+    if data_format != "NLC" and hasattr(model, "num_prefix_tokens"):
+        # As timm's transformers name the number of tokens before the patches.
+        raise ValueError(
+            f"{type(model).__name__} works on tokens (B, N, C): pass block=mfsf2.TokenMFFE, or an example_input if the "
+            "modules return maps"
+        )
     info = getattr(model, "feature_info", None) or []
     entries = info.get_dicts() if hasattr(info, "get_dicts") else info
     # Other hooks look at what enters a module.

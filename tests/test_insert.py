@@ -176,6 +176,8 @@ def test_channels_of_feature_info() -> None:
         assert a.shape == b.shape
     with pytest.raises(ValueError, match=r"channels of layer1\.0 are unknown.*lists act1, layer1, .*pass an e"):
         mfsf2.add_mffe(timm.create_model("resnet18"), "layer1.0")
+    with pytest.raises(ValueError, match=r"VisionTransformer works on tokens \(B, N, C\): pass block=mfsf2\.TokenMFFE"):
+        mfsf2.add_mffe(timm.create_model("vit_tiny_patch16_224", depth=2), "blocks.*")
     with pytest.raises(ValueError, match=r"channels of layer1 are unknown.*is missing"):
         mfsf2.add_mffe(torchvision.models.resnet18(), "layer1")
 
@@ -284,6 +286,8 @@ def test_more_errors() -> None:
         mfsf2.add_mffe(Maps(lambda x: x), "unused", x)
     with pytest.raises(ValueError, match=r"part returns \[1, 3, 4096\], not a map .*; for tokens .*TokenMFFE"):
         mfsf2.add_mffe(Maps(lambda x: x.flatten(2)), "part", x)
+    with pytest.raises(ValueError, match=r"part returns \[1, 3, 1, 64, 64\], not a map .*; volumes have no MFFE"):
+        mfsf2.add_mffe(Maps(lambda x: x.unsqueeze(2)), "part", x)
     with pytest.raises(ValueError, match=r"features\.denseblock1 is a _DenseBlock, a container"):
         mfsf2.add_mffe(torchvision.models.densenet121(), "features.denseblock1", x)
     with pytest.raises(ValueError, match="ResNet has no block of add_mffe"):

@@ -50,7 +50,7 @@ FREQUENCY_TABLES: dict[str, tuple[tuple[int, int], ...]] = {
         "6 4 4 6 6 3 1 4 4 5 6 5 2 2 5 1 4 3 5 0 3 1 1 2 4 2 1 1 5 3 3 3",
     ),
 }
-"""The three tables of 32 ``(u, v)`` pairs: ``u`` counts half waves down the rows, ``v`` along the columns."""
+"""The tables of 32 ``(u, v)`` pairs: ``u`` counts half waves down the rows, ``v`` along the columns."""
 
 
 def dct_frequencies(
