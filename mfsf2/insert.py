@@ -147,10 +147,14 @@ def _runs_children(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
+def _has_block(module: nn.Module) -> bool:
+    return getattr(module._modules.get(_CHILD), "is_inserted", False)
+
+
 def _hosts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules that have a block, with their names."""
     for name, module in list(model.named_modules()):
-        if getattr(module._modules.get(_CHILD), "is_inserted", False):
+        if _has_block(module):
             yield name, module
 
 
@@ -179,7 +183,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 def _check_target(name: str, module: nn.Module) -> None:
     """Check that a module can have a block."""
-    if getattr(module._modules.get(_CHILD), "is_inserted", False):
+    if _has_block(module):
         raise ValueError(f"{name} already has an MFFE: call remove_mffe(model) first, or pass other names")
     if hasattr(module, _CHILD):
         raise ValueError(f"{name} has an attribute {_CHILD!r} of its own, where the block would go: pass another name")
