@@ -87,16 +87,20 @@ def first_images(model: Any, config: Any, dataset: Dataset) -> torch.Tensor:
 
 def make_optimizer(model: Any, config: Any) -> torch.optim.AdamW:
     """The optimizer of ``train.py``, with another rate for the CNN branch."""
-    optimizer = build_optimizer(model, config)
+    return scale_cnn_rate(build_optimizer(model, config), model, config.cnn.lr_scale)
+
+
+def scale_cnn_rate(optimizer: torch.optim.AdamW, model: Any, factor: float) -> torch.optim.AdamW:
+    """An optimizer with another rate for the CNN branch of its model."""
     of_cnn = {id(parameter) for parameter in model.encoder.cnn.parameters()}
     groups = []
     for group in optimizer.param_groups:
-        for is_cnn, scale in ((False, 1.0), (True, config.cnn.lr_scale)):
+        for is_cnn, scale in ((False, 1.0), (True, factor)):
             params = [parameter for parameter in group["params"] if (id(parameter) in of_cnn) == is_cnn]
             if params:
                 scaled = {"scale": scale * group["scale"], "weight_decay": group["weight_decay"]}
                 groups.append({"params": params, **scaled})
-    return torch.optim.AdamW(groups, lr=config.optim.lr)
+    return torch.optim.AdamW(groups, lr=optimizer.defaults["lr"])
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
