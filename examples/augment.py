@@ -29,7 +29,8 @@ class Augment:
         stretch: largest stretch of one side against the other.
         shift: largest shift, in half frames.
         color: largest change of contrast; half of it of the color channels.
-        mixup: parameter alpha of mixup, for the task cls; 0 for none.
+        mixup: parameter alpha of mixup; 0 for none.
+        cutmix: parameter alpha of cutmix; 0 for none. With both, a coin decides for each batch.
     """
 
     enabled: bool = True
@@ -39,6 +40,12 @@ class Augment:
     shift: float = 0.15
     color: float = 0.2
     mixup: float = 0.0
+    cutmix: float = 0.0
+
+    @property
+    def mixes(self) -> str:
+        """The options that mix images, with their values; empty if none does."""
+        return " and ".join(f"augment.{name}={value}" for name in ("mixup", "cutmix") if (value := getattr(self, name)))
 
 
 def stored_size(size: int, augment: Augment | None) -> int:

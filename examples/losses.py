@@ -77,7 +77,8 @@ class ModelWithLoss(nn.Module):
         """The loss on a batch of normalized images.
 
         Args:
-            batch: ``image`` and, where there are any, ``stack`` and ``mask``.
+            batch: ``image`` and, where there are any, ``stack`` and ``mask``; of images that are mixed, ``other_mask``
+                and ``share``, how much the first mask counts.
             targets: class indices, probabilities of mixed images, or 0 and 1 for each class; None without classes.
         """
         model: Any = self.model
@@ -86,6 +87,8 @@ class ModelWithLoss(nn.Module):
             return self.class_loss(model(*inputs), targets)
         logits, deep = model.forward_deep(*inputs)
         masks = self.mask_loss(deep, batch["mask"])
+        if "other_mask" in batch:
+            masks = batch["share"] * masks + (1 - batch["share"]) * self.mask_loss(deep, batch["other_mask"])
         return masks if logits is None else self.class_loss(logits, targets) + self.loss.mask_weight * masks
 
     def class_loss(self, logits: Tensor, targets: Any) -> Tensor:

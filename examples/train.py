@@ -29,6 +29,7 @@ from datasets.masks import IGNORE
 from files import OutputFolder, to_json
 from losses import Loss, ModelWithLoss
 from metrics import dice_and_iou, mean_dice, summary
+from mixing import mix_batch
 from model_setup import Model, Optim, build_model, build_optimizer, lr_factor
 from models import mask_indices, outputs_of
 from run_folder import FORMAT, begin, check_run, check_same, load_state, log, save_best
@@ -40,8 +41,8 @@ RANGES = {
     "[29, 4096]": "input_size",
     "[2, inf)": "optim.batch_size",
     "[1, inf)": "optim.epochs optim.accumulate",
-    "[0, inf)": "seed data.workers data.folds data.fold augment.mixup optim.weight_decay optim.warmup_epochs "
-    "optim.patience loss.mask_weight loss.deep",
+    "[0, inf)": "seed data.workers data.folds data.fold augment.mixup augment.cutmix optim.weight_decay "
+    "optim.warmup_epochs optim.patience loss.mask_weight loss.deep",
     "(0, inf)": "augment.scale optim.lr optim.clip",
     "(0, 1]": "optim.layer_decay",
     "[0, 1)": "augment.stretch augment.shift augment.color optim.ema_decay loss.smoothing",
@@ -82,8 +83,8 @@ class Config:
         check_ranges(self, RANGES)
         if self.augment.scale[0] > self.augment.scale[1]:
             raise ValueError(f"augment.scale={list(self.augment.scale)}: the smaller number comes first")
-        if self.augment.mixup and self.task not in (None, "cls"):
-            raise ValueError(f"augment.mixup={self.augment.mixup} must be 0 for all tasks but cls")
+        if self.augment.mixes and self.has_stacks:
+            raise ValueError(f"{self.augment.mixes} must be 0 for two modalities")
         self.out = str(Path(self.out).expanduser())
         for part, name in ((self.data, "split_file"), (self.model, "checkpoint")):
             if getattr(part, name) is not None:
@@ -215,17 +216,13 @@ def train_one_epoch(run: Run, epoch: int) -> float:
 
 
 def prepare_batch(run: Run, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Batch on the device, augmented, normalized and, for classes, mixed."""
+    """Batch on the device, augmented, mixed and normalized."""
     config = run.config
     seeds = batch["seed"].tolist()
     batch = {key: value.to(run.accelerator.device, non_blocking=True) for key, value in batch.items()}
     batch = augment_batch(batch, seeds, config.augment, config.input_size)
     targets = batch.get("label") if config.has_classes else None
-    if targets is not None and config.augment.mixup:
-        from torchvision.transforms.v2 import MixUp
-
-        mix = MixUp(alpha=config.augment.mixup, num_classes=len(run.dataset.classes))
-        batch["image"], targets = mix(batch["image"], targets)
+    batch, targets = mix_batch(batch, targets, config.augment, len(run.dataset.classes))
     for key in ("image", "stack"):
         if key in batch:
             batch[key] = normalize(batch[key], run.model.pretrained_cfg)

@@ -65,13 +65,13 @@ def parameters(model: nn.Module) -> str:
 
 
 @torch.no_grad()
-def gmacs(model: nn.Module) -> str:
+def gmacs(model: nn.Module, image: int = IMAGE) -> str:
     """Billions of multiplications of one image, in convolutions, matrix products and attention.
 
     The model is on the meta device, because torch does not count the CPU's form of attention.
     """
     with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, IMAGE, IMAGE, device="meta"))
+        model(torch.empty(1, 3, image, image, device="meta"))
     return f"{counter.get_total_flops() / 2e9:.2f}"
 
 

@@ -11,7 +11,7 @@ FIGURES = Path(__file__).resolve().parent
 DOCS = FIGURES.parent
 # The figures show this tree, whatever is installed, and are drawn with the examples' helpers.
 sys.path.insert(0, str(DOCS.parent))
-sys.path.append(str(DOCS.parent / "examples"))
+sys.path += [str(DOCS.parent / "examples"), str(DOCS.parent / "examples" / "research")]
 
 SIZES = ("mfsf2_tiny", "mfsf2_small", "mfsf2")
 """Prefixes of the models' names, the smallest first."""

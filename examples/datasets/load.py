@@ -72,8 +72,8 @@ def load_data(config: "Config") -> tuple["Config", Dataset, Splits, list[str]]:
     ]
     if lacks:
         raise DataError(f"task={config.task} cannot be learned from {dataset.name}: it has no {', '.join(lacks)}")
-    if config.augment.mixup and dataset.multi_label:
-        raise DataError(f"augment.mixup={config.augment.mixup} must be 0 where several classes may hold at once")
+    if config.augment.mixes and dataset.multi_label:
+        raise DataError(f"{config.augment.mixes} must be 0 where several classes may hold at once")
     notes, path = list(dataset.notes), f"{config.out}/split.json" if config.resume else config.data.split_file
     if path is None:
         splits = make_split(dataset, config.seed, config.data.folds, config.data.fold)

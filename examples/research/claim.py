@@ -21,19 +21,20 @@ from typing import Any, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+import yaml
 from augment import augment_batch
-from cli import run_function
-from data import make_loader, normalize, targets_of
+from cli import as_dict, run_function
+from data import Images, make_loader, normalize, targets_of
 from datasets import Dataset, Sample, TrainData, load_data
 from files import OutputFolder, to_json
 from inside import BRANCHES, gradient_shares, look_inside
 from losses import Loss
 from metrics import summary
 from model_setup import Model, Optim, build_optimizer
-from run_folder import FORMAT, load_state
+from run_folder import FORMAT, check_same, load_state
 from safetensors.torch import save
 from torch import Tensor
-from train import Config, Images, Run, prepare, prepare_batch, resume, train_one_epoch
+from train import Config, Run, prepare, prepare_batch, resume, train_one_epoch
 from train_from_cnn import scale_cnn_rate
 from variants import VARIANTS, Variant, build_variant
 
@@ -50,6 +51,7 @@ def claim(
     cnn_weights: str,
     out: str = "runs/claim",
     results: str = str(RESULTS),
+    split_file: str = str(SPLIT),
     seeds: tuple[int, ...] = (0, 1, 2),
     epochs: int = 3,
     input_size: int = 96,
@@ -65,6 +67,7 @@ def claim(
         cnn_weights: safetensors file of the CNN branch, with timm's keys; it may be partial.
         out: folder for what trainings go on from.
         results: folder for the numbers and logits.
+        split_file: which images are trained on; the others are held out.
         seeds: of the first weights and the order of the images; a training each.
         epochs: how often all images are drawn.
         input_size: height and width of the input.
@@ -79,7 +82,7 @@ def claim(
         name = f"{start}-{variant}-{seed}"
         place = OutputFolder(Path(results).expanduser())
         config = Config(
-            data=TrainData("ham10000", folder, split_file=str(SPLIT), memory="cpu", check=False),
+            data=TrainData("ham10000", folder, split_file=split_file, memory="cpu", check=False),
             task="cls",
             out=str(Path(out).expanduser() / name),
             model=Model(pretrained=False),
@@ -141,7 +144,10 @@ def train_network(
     run = prepare(config, dataset, splits, OutputFolder(config.out), make_model, make_optimizer)
     last = run.out.folder / "last.pt"
     if last.is_file():
+        check_same(run.out, config)
         resume(run, load_state(last))
+    else:
+        run.out.write("config.yaml", yaml.safe_dump(as_dict(config), sort_keys=False))
     for epoch in range(len(run.history), config.optim.epochs):
         began = time.monotonic()
         loss = train_one_epoch(run, epoch)

@@ -42,9 +42,10 @@ class Branches(nn.Module):
         self.pretrained_cfg = dict(model.pretrained_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
+        branches: Any = self.encoder.values()
         pooled = [
             branch.forward_intermediates(x, indices=[level], intermediates_only=True)[0].mean((2, 3), keepdim=True)
-            for branch, level in zip(self.encoder.values(), self.levels)
+            for branch, level in zip(branches, self.levels)
         ]
         logits: Tensor = self.head(torch.cat(pooled, 1))
         return logits

@@ -169,7 +169,12 @@ def test_resume(lesions: Path, trained: Path, tmp_path: Path) -> None:
         (["--optim.lr", "-1"], "optim.lr=-1.0 must be in (0, inf)"),
         (["--optim.ema_decay", "1"], "optim.ema_decay=1.0 must be in [0, 1)"),
         (["--augment.scale", "[1.2, 0.8]"], "the smaller number comes first"),
-        (["--augment.mixup", "0.2"], "augment.mixup=0.2 must be 0 for all tasks but cls"),
+        (["--task", "rcm_cls", "--augment.mixup", "0.2"], "augment.mixup=0.2 must be 0 for two modalities"),
+        (
+            ["--task", "rcm_cls", "--augment.mixup", "0.2", "--augment.cutmix", "1"],
+            "augment.mixup=0.2 and augment.cutmix=1.0 must be 0 for two modalities",
+        ),
+        (["--augment.cutmix", "-1"], "augment.cutmix=-1.0 must be in [0, inf)"),
         (["--optim.lr", ".nan"], "optim.lr=nan must be in (0, inf)"),
         (["--optim.weight_decay", ".inf"], "optim.weight_decay=inf must be in [0, inf)"),
         (["--augment.color", "1.5"], "augment.color=1.5 must be in [0, 1)"),

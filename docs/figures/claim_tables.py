@@ -1,0 +1,233 @@
+"""The tables in docs/claim.md, from what ``examples/research/claim.py`` has left of each training.
+
+    python docs/figures/claim_tables.py
+
+``--rounds 15`` also times the networks, in processor time of one thread, in turns.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from choose import gmacs, parameters, processor_times
+from pages import DOCS, markdown, put
+from safetensors.torch import load_file
+from torch import Tensor
+
+# The examples' modules, found once pages.py is imported.
+from metrics import bootstrap, summary  # isort: skip
+from variants import VARIANTS, build_variant  # isort: skip
+
+__all__ = ["PAGE", "RESULTS", "TABLES", "Training", "load_trainings"]
+
+PAGE, COSTS = "claim.md", "costs"
+RESULTS = DOCS.parent / "examples" / "research" / "claim_results"
+STARTS = ("scratch", "cnn_start")
+METRICS = {"balanced_accuracy": "balanced accuracy", "auc": "macro AUC", "macro_f1": "macro F1"}
+SIZE = 96
+BATCH = 8
+
+
+@dataclass
+class Training:
+    """What is left of a training.
+
+    Attributes:
+        facts: settings, metrics, and what the parts of the network do.
+        logits: of the held-out images, ``(N, classes)``.
+        labels, lesions: of these images, ``(N,)``.
+    """
+
+    facts: dict[str, Any]
+    logits: Tensor
+    labels: Tensor
+    lesions: Tensor
+
+    def metrics(self, at: Tensor | slice = slice(None)) -> dict[str, float]:
+        """The metrics of the table, on the images at some positions."""
+        found = summary(self.logits[at].softmax(1), self.labels[at])
+        return {name: found[name] or 0.0 for name in METRICS}
+
+
+def load_trainings(folder: Path = RESULTS) -> list[Training]:
+    """All trainings, in the order of their seeds."""
+    found = []
+    for path in folder.glob("*.json"):
+        tensors = {name: value.float() for name, value in load_file(path.with_suffix(".safetensors")).items()}
+        labels, lesions = tensors["labels"].long(), tensors["lesions"].long()
+        found.append(Training(json.loads(path.read_text(encoding="utf-8")), tensors["logits"], labels, lesions))
+    return sorted(found, key=lambda training: training.facts["seed"])
+
+
+def of(trainings: Sequence[Training], start: str, variant: str) -> list[Training]:
+    """The trainings of a network; the transformer branch has no start but random weights."""
+    wanted = ("scratch" if variant == "transformer" else start, variant)
+    return [training for training in trainings if (training.facts["start"], training.facts["variant"]) == wanted]
+
+
+def results_table(trainings: Sequence[Training], start: str) -> str:
+    """Mean and standard deviation over the trainings of each network."""
+    rows = []
+    for variant, name in VARIANTS.items():
+        found = of(trainings, start, variant)
+        measured = [training.metrics() for training in found]
+        cells = [spread([values[metric] for values in measured]) for metric in METRICS]
+        losses = [training.facts["loss"][-1] for training in found]
+        unfair = " (from random weights)" if found and found[0].facts["start"] != start else ""
+        rows.append([f"{name}{unfair}", *cells, spread(losses), len(found)])
+    return markdown(["network", *METRICS.values(), "loss of the last epoch", "trainings"], rows)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation; the value alone if there is one, a dash if there is none."""
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else "—"
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+
+
+def differences_table(trainings: Sequence[Training], start: str, n_bootstrap: int = 1000) -> str:
+    """MFSF2-NET minus each other network, mean over the seeds that both have, with intervals over the lesions."""
+    pairs = {
+        variant: [
+            (ours, theirs)
+            for ours in of(trainings, start, "mfsf2")
+            for theirs in of(trainings, start, variant)
+            if ours.facts["seed"] == theirs.facts["seed"]
+        ]
+        for variant in VARIANTS
+        if variant != "mfsf2"
+    }
+    pairs = {variant: found for variant, found in pairs.items() if found}
+    if not pairs:
+        return "No pair of trainings yet."
+
+    def measure(at: Tensor | slice) -> dict[str, float]:
+        # Each training once, not once a pair.
+        used = {id(training): training for found in pairs.values() for pair in found for training in pair}
+        values = {key: training.metrics(at) for key, training in used.items()}
+        return {
+            f"{variant} {metric}": statistics.mean(values[id(a)][metric] - values[id(b)][metric] for a, b in found)
+            for variant, found in pairs.items()
+            for metric in METRICS
+        }
+
+    some = next(iter(pairs.values()))[0][0]
+    point = measure(slice(None))
+    intervals = bootstrap(measure, [str(lesion) for lesion in some.lesions.tolist()], n_bootstrap)
+    rows = []
+    for variant, found in pairs.items():
+        cells = [interval(point[key], *intervals[key]) for key in (f"{variant} {metric}" for metric in METRICS)]
+        rows.append([VARIANTS[variant], *cells, len(found)])
+    return markdown(["MFSF2-NET minus", *METRICS.values(), "pairs"], rows)
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """A difference with its interval; bold where the interval leaves out 0."""
+    text = f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def without_table(trainings: Sequence[Training], start: str) -> str:
+    """Macro AUC on the validation images when something is replaced by its mean over the images."""
+    columns = ("nothing", "cnn", "transformer", "r4", "p4", "P")
+    rows = []
+    for variant in ("concat", "fusion", "mfsf2"):
+        found = [training.facts["without"] for training in of(trainings, start, variant)]
+        values = [[one[column]["auc"] for one in found if column in one] for column in columns]
+        rows.append([VARIANTS[variant], *map(spread, values)])
+    return markdown(
+        [
+            "network",
+            "all of it",
+            "CNN branch",
+            "transformer branch",
+            "r4 to the head",
+            "p4 to the head",
+            "P to the head",
+        ],
+        rows,
+    )
+
+
+def gates_table(trainings: Sequence[Training], start: str) -> str:
+    """Means and standard deviations of the gates of the whole network, over its trainings."""
+    found = [training.facts["gates"] for training in of(trainings, start, "mfsf2")]
+    rows = []
+    for name in found[0] if found else ():
+        stage, kind = name.split(".")
+        label = {"mffe_cnn": "MFFE, CNN", "mffe_transformer": "MFFE, transformer", "gate": "weight of the CNN"}[kind]
+        cells = [
+            f"{statistics.mean(gates[name][value] for gates in found):.3f}"
+            for value in ("mean", "between_channels", "between_images")
+        ]
+        rows.append([int(stage) + 1, label, *cells])
+    return markdown(["stage", "gate", "mean", "between channels or positions", "between images"], rows)
+
+
+def gradients_table(trainings: Sequence[Training], start: str) -> str:
+    """Norm of each part's gradient over the norm of its weights, before and after the training."""
+    parts = ("cnn", "transformer", "fusion", "head")
+    rows = []
+    for variant in ("concat", "fusion", "mfsf2"):
+        found = [training.facts["gradients"] for training in of(trainings, start, variant)]
+        cells = []
+        for part in parts:
+            means = [
+                f"{statistics.mean(one[when][part] for one in found):.4f}" if found and part in found[0][when] else "—"
+                for when in ("before", "after")
+            ]
+            cells.append(" → ".join(means) if means[0] != "—" else "—")
+        rows.append([VARIANTS[variant], *cells])
+    return markdown(["network", "CNN", "transformer", "fusion", "head"], rows)
+
+
+@torch.no_grad()
+def costs_table(rounds: int) -> str:
+    """Parameters, multiplications and time of each network."""
+    networks = {variant: build_variant(variant, 0, 7).eval() for variant in VARIANTS}
+    x = torch.randn(BATCH, 3, SIZE, SIZE)
+    times = processor_times({variant: partial(network, x) for variant, network in networks.items()}, rounds)
+    rows = [
+        [
+            VARIANTS[variant],
+            parameters(network),
+            gmacs(network.to("meta"), SIZE),
+            f"{statistics.median(times[variant]) / BATCH:.1f}",
+            f"{statistics.median(a / b for a, b in zip(times[variant], times['concat'])):.2f}",
+        ]
+        for variant, network in networks.items()
+    ]
+    return markdown(["network", "parameters, M", "GMACs", "ms an image", "over concatenation"], rows)
+
+
+TABLES = {
+    "results": results_table,
+    "differences": differences_table,
+    "without": without_table,
+    "gates": gates_table,
+    "gradients": gradients_table,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Write the tables in docs/claim.md.")
+    parser.add_argument("--rounds", type=int, default=0, help="how often each network is timed; 0 for no times")
+    rounds = parser.parse_args(argv).rounds
+    trainings = load_trainings()
+    for name, make in TABLES.items():
+        for start in STARTS:
+            put(PAGE, f"{name} {start}", make(trainings, start))
+    if rounds:
+        torch.set_num_threads(1)
+        put(PAGE, COSTS, costs_table(rounds))
+
+
+if __name__ == "__main__":
+    main()
