@@ -33,7 +33,7 @@ def mix_batch(
         return batch, targets
     cut = augment.cutmix > 0 and (augment.mixup == 0 or torch.rand(()).item() < 0.5)
     mixer = CutMix(alpha=augment.cutmix) if cut else MixUp(alpha=augment.mixup)
-    # The transforms take no masks. As a channel, a mask is cut as its image is; and in the place of classes, the images'
+    # The transforms take no masks. As a channel, a mask is cut as its image is; in the place of classes, the images'
     # numbers tell how much of which image is in which.
     parts = [batch[key] for key in ("image", "mask") if key in batch]
     mixed, shares = mixer(torch.cat(parts, 1), torch.eye(len(parts[0]), device=parts[0].device))

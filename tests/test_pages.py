@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 import choose
+import claim_tables
 import dct_filters
 import gates
 import pytest
 import shapes
 from pages import DOCS, SIZES, put, table_in
 from PIL import Image
+from variants import VARIANTS
 
 ROOT = DOCS.parent
 COST_ROWS = [line.strip("| ").split(" | ") for line in table_in(choose.PAGE, choose.COSTS).splitlines()[2:]]
@@ -73,3 +75,31 @@ def test_readme_and_index_name_the_versions_of_setup_cfg() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         for version in (f"Python {python}+", f"torch {floors['torch']}+", f"timm {floors['timm']}+"):
             assert version in text, f"{page} does not say {version}"
+
+
+@pytest.mark.parametrize("start", claim_tables.STARTS)
+def test_tables_of_the_claim(start: str) -> None:
+    """Of the trainings whose results are here. To renew them: python docs/figures/claim_tables.py"""
+    trainings = claim_tables.load_trainings()
+    for name, make in claim_tables.TABLES.items():
+        written = table_in(claim_tables.PAGE, f"{name} {start}")
+        if name == "differences":
+            # The intervals take a minute.
+            made = claim_tables.differences_table(trainings, start, n_bootstrap=1)
+            assert re.findall(r"[-+][\d.]+ \(|minus|\w+ \|", written) == re.findall(r"[-+][\d.]+ \(|minus|\w+ \|", made)
+        else:
+            assert written == make(trainings, start), name
+
+
+def test_tables_of_the_package_in_the_claim() -> None:
+    for name, table in claim_tables.package_tables().items():
+        assert table_in(claim_tables.PAGE, name) == table
+
+
+def test_costs_of_the_claim() -> None:
+    """What does not depend on the machine. To renew them: python docs/figures/claim_tables.py --rounds 15"""
+    rows = [line.strip("| ").split(" | ") for line in table_in(claim_tables.PAGE, claim_tables.COSTS).splitlines()[2:]]
+    networks = claim_tables.networks()
+    assert [row[0] for row in rows] == [VARIANTS[variant] for variant in networks]
+    for (_, millions, gmacs, *_), network in zip(rows, networks.values()):
+        assert (millions, gmacs) == claim_tables.size_of(network)

@@ -8,7 +8,7 @@
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,29 @@ from torch import Tensor
 
 # The examples' modules, found once pages.py is imported.
 from metrics import bootstrap, summary  # isort: skip
-from variants import VARIANTS, build_variant  # isort: skip
+from variants import VARIANTS, Variant, build_variant  # isort: skip
 
-__all__ = ["PAGE", "RESULTS", "TABLES", "Training", "load_trainings"]
+__all__ = [
+    "COSTS",
+    "PAGE",
+    "STARTS",
+    "TABLES",
+    "Training",
+    "differences_table",
+    "load_trainings",
+    "networks",
+    "package_tables",
+    "size_of",
+]
 
 PAGE, COSTS = "claim.md", "costs"
 RESULTS = DOCS.parent / "examples" / "research" / "claim_results"
 STARTS = ("scratch", "cnn_start")
 METRICS = {"balanced_accuracy": "balanced accuracy", "auc": "macro AUC", "macro_f1": "macro F1"}
+PACKAGE = "mfsf2_tiny_cls.ham10000"
+PARTS = ("nothing", "cnn", "transformer", "r4", "p4", "P")
+STATISTICS = ("mean", "between_channels", "between_images")
+GATES = {"mffe_cnn": "MFFE of the CNN", "mffe_transformer": "MFFE of the transformer", "gate": "weight of the CNN"}
 SIZE = 96
 BATCH = 8
 
@@ -135,39 +150,45 @@ def interval(value: float, low: float, high: float) -> str:
 
 def without_table(trainings: Sequence[Training], start: str) -> str:
     """Macro AUC on the validation images when something is replaced by its mean over the images."""
-    columns = ("nothing", "cnn", "transformer", "r4", "p4", "P")
-    rows = []
-    for variant in ("concat", "fusion", "mfsf2"):
-        found = [training.facts["without"] for training in of(trainings, start, variant)]
-        values = [[one[column]["auc"] for one in found if column in one] for column in columns]
-        rows.append([VARIANTS[variant], *map(spread, values)])
-    return markdown(
-        [
-            "network",
-            "all of it",
-            "CNN branch",
-            "transformer branch",
-            "r4 to the head",
-            "p4 to the head",
-            "P to the head",
-        ],
-        rows,
-    )
+    found = {
+        VARIANTS[variant]: [training.facts["without"] for training in of(trainings, start, variant)]
+        for variant in ("concat", "fusion", "mfsf2")
+    }
+    return losses_table(found)
+
+
+def losses_table(found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    """The same, of any networks by name."""
+    rows = [
+        [name, *(spread([one[part]["auc"] for one in each if part in one]) for part in PARTS)]
+        for name, each in found.items()
+    ]
+    return markdown(["network", "all of it", *(f"without {part}" for part in PARTS[1:])], rows)
 
 
 def gates_table(trainings: Sequence[Training], start: str) -> str:
     """Means and standard deviations of the gates of the whole network, over its trainings."""
-    found = [training.facts["gates"] for training in of(trainings, start, "mfsf2")]
+    return statistics_table([training.facts["gates"] for training in of(trainings, start, "mfsf2")])
+
+
+def statistics_table(found: Sequence[dict[str, Any]]) -> str:
+    """The same, of any networks."""
     rows = []
     for name in found[0] if found else ():
         stage, kind = name.split(".")
-        label = {"mffe_cnn": "MFFE, CNN", "mffe_transformer": "MFFE, transformer", "gate": "weight of the CNN"}[kind]
-        cells = [
-            f"{statistics.mean(gates[name][value] for gates in found):.3f}"
-            for value in ("mean", "between_channels", "between_images")
-        ]
-        rows.append([int(stage) + 1, label, *cells])
+        means = [f"{statistics.mean(gates[name][value] for gates in found):.3f}" for value in STATISTICS]
+        rows.append([int(stage) + 1, GATES[kind], *means])
     return markdown(["stage", "gate", "mean", "between channels or positions", "between images"], rows)
+
+
+def package_tables() -> dict[str, str]:
+    """Of the weights in the package."""
+    path = RESULTS / PACKAGE / "inside.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        "package without": losses_table({f"`{PACKAGE}`": [found["without"]]}),
+        "package gates": statistics_table([found["gates"]]),
+    }
 
 
 def gradients_table(trainings: Sequence[Training], start: str) -> str:
@@ -187,21 +208,30 @@ def gradients_table(trainings: Sequence[Training], start: str) -> str:
     return markdown(["network", "CNN", "transformer", "fusion", "head"], rows)
 
 
+def networks() -> dict[Variant, Any]:
+    """All networks, untrained, in evaluation mode."""
+    return {variant: build_variant(variant, 0, 7).eval() for variant in VARIANTS}
+
+
+def size_of(network: Any) -> tuple[str, str]:
+    """Millions of parameters, billions of multiplications of one image; the network moves to the meta device."""
+    return parameters(network), gmacs(network.to("meta"), SIZE)
+
+
 @torch.no_grad()
 def costs_table(rounds: int) -> str:
     """Parameters, multiplications and time of each network."""
-    networks = {variant: build_variant(variant, 0, 7).eval() for variant in VARIANTS}
+    built = networks()
     x = torch.randn(BATCH, 3, SIZE, SIZE)
-    times = processor_times({variant: partial(network, x) for variant, network in networks.items()}, rounds)
+    times = processor_times({variant: partial(network, x) for variant, network in built.items()}, rounds)
     rows = [
         [
             VARIANTS[variant],
-            parameters(network),
-            gmacs(network.to("meta"), SIZE),
+            *size_of(network),
             f"{statistics.median(times[variant]) / BATCH:.1f}",
             f"{statistics.median(a / b for a, b in zip(times[variant], times['concat'])):.2f}",
         ]
-        for variant, network in networks.items()
+        for variant, network in built.items()
     ]
     return markdown(["network", "parameters, M", "GMACs", "ms an image", "over concatenation"], rows)
 
@@ -224,6 +254,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, make in TABLES.items():
         for start in STARTS:
             put(PAGE, f"{name} {start}", make(trainings, start))
+    for name, table in package_tables().items():
+        put(PAGE, name, table)
     if rounds:
         torch.set_num_threads(1)
         put(PAGE, COSTS, costs_table(rounds))

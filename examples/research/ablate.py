@@ -43,7 +43,7 @@ def ablate(run: str) -> dict[str, dict[str, float]]:
     folder = OutputFolder(Path(run).expanduser())
     data = data_of(folder.folder)
     folder.check([FILE])
-    model = load_classifier(folder.folder / "best")
+    model = load_classifier(str(folder.folder / "best"))
     dataset = for_model(read_dataset(data), model)
     splits, notes = find_splits(dataset, str(folder.folder / "split.json"), "test")
     check_files(splits["train"] + splits["test"])
@@ -61,16 +61,16 @@ def ablate(run: str) -> dict[str, dict[str, float]]:
     return results
 
 
-def load_classifier(folder: Path) -> Any:
-    """The model of a training of the task cls.
+def load_classifier(checkpoint: str) -> Any:
+    """The model of a training of the task cls: its folder, or its name with a tag.
 
     Raises:
         DataError: a model for another task, or of classes of which several may hold at once.
     """
-    model = load_model(str(folder))
+    model = load_model(checkpoint)
     if model.architecture != "mfsf2_cls" or is_multi_label(model):
         kind = "predicts several classes at once" if model.architecture == "mfsf2_cls" else f"is {model.architecture}"
-        raise DataError(f"{folder}: this model {kind}, give a run of the task cls with exclusive classes")
+        raise DataError(f"{checkpoint}: this model {kind}, give a run of the task cls with exclusive classes")
     return model
 
 

@@ -1,10 +1,25 @@
-"""What the parts of a trained network do: its gates, its gradients, and its results without one of its parts."""
+"""What the parts of a trained network do: its gates, its gradients, and its results without one of its parts.
 
+    python examples/research/inside.py --checkpoint mfsf2_tiny_cls.ham10000 --data.name ham10000 \
+        --data.folder HAM10000 --split_file examples/splits/ham10000.json --out runs/inside
+"""
+
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+# The modules beside train.py, before installed packages of the same names.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import torch
+from ablate import load_classifier
+from cli import run_function
+from data import Images, make_loader, normalize, targets_of
+from datasets import Data, check_files, read_dataset
+from evaluate import find_splits, for_model
+from files import OutputFolder, to_json
 from metrics import summary
 from paths import path_slices
 from torch import Tensor, nn
@@ -12,10 +27,38 @@ from torch import Tensor, nn
 import mfsf2
 from mfsf2.layers import CrossBranchGate
 
-__all__ = ["BRANCHES", "gradient_shares", "look_inside", "mean_maps", "only_means"]
+__all__ = ["BRANCHES", "gradient_shares", "inside", "look_inside", "mean_maps", "only_means"]
 
 BRANCHES = ("cnn", "transformer")
+FILE = "inside.json"
 PARTS = {"cnn": "encoder.cnn.", "transformer": "encoder.transformer.", "fusion": "encoder.fusion.", "head": "head."}
+
+
+def inside(checkpoint: str, data: Data, split_file: str, out: str) -> dict[str, Any]:
+    """Look at a trained model of exclusive classes, on the validation images. Research only.
+
+    Args:
+        checkpoint: folder of the model, ``best`` of a run; or a name of a model with its pretrained tag.
+        data: the data set.
+        split_file: the split of its training, ``split.json``.
+        out: folder that receives inside.json.
+
+    Returns:
+        What :func:`look_inside` does.
+    """
+    folder = OutputFolder(Path(out).expanduser())
+    folder.check([FILE])
+    model = load_classifier(checkpoint)
+    dataset = for_model(read_dataset(data), model)
+    splits, notes = find_splits(dataset, split_file, "val")
+    check_files(splits["val"])
+    for note in notes:
+        print(note)
+    images = Images(splits["val"], model.pretrained_cfg["input_size"][1])
+    batches = [normalize(batch["image"].float() / 255, model.pretrained_cfg) for batch in make_loader(images, 32)]
+    found = look_inside(model, batches, targets_of(splits["val"]))
+    folder.write(FILE, to_json(found))
+    return found
 
 
 @torch.inference_mode()
@@ -151,3 +194,12 @@ def gradient_shares(learner: Any, batches: Sequence[tuple[Any, Any]]) -> dict[st
 
 def _norm(tensors: Sequence[Tensor]) -> float:
     return sum(tensor.detach().float().square().sum().item() for tensor in tensors) ** 0.5
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """The command line."""
+    return run_function(inside, argv)
+
+
+if __name__ == "__main__":
+    main()
