@@ -25,7 +25,7 @@ import yaml
 from augment import augment_batch
 from cli import as_dict, run_function
 from data import Images, make_loader, normalize, targets_of
-from datasets import Dataset, Sample, TrainData, load_data
+from datasets import DataError, Dataset, Sample, TrainData, load_data
 from files import OutputFolder, to_json
 from inside import BRANCHES, gradient_shares, look_inside
 from losses import Loss
@@ -76,6 +76,8 @@ def claim(
         threads: threads of this process.
         device: ``auto`` takes an accelerator where there is one.
     """
+    if not Path(cnn_weights).expanduser().is_file():
+        raise DataError(f"cnn_weights={cnn_weights}: no such file")
     torch.set_num_threads(threads)
     warnings.filterwarnings("ignore", category=FutureWarning)
     for seed, start, variant in plan(seeds):
@@ -94,7 +96,7 @@ def claim(
         )
         with alone(Path(config.out)) as free:
             if free and not (place.folder / f"{name}.json").exists():
-                weights = cnn_weights if start == "cnn_start" else None
+                weights = str(Path(cnn_weights).expanduser()) if start == "cnn_start" else None
                 facts, tensors = train_network(config, variant, weights)
                 place.write(f"{name}.safetensors", save(tensors))
                 place.write(f"{name}.json", to_json({"variant": variant, "start": start, "seed": seed, **facts}))
@@ -142,44 +144,64 @@ def train_network(
 
     config, dataset, splits, _ = load_data(config)
     run = prepare(config, dataset, splits, OutputFolder(config.out), make_model, make_optimizer)
+    train_to_the_end(run)
+    facts, tensors = measure(run, [*splits["val"], *splits["test"]])
+    facts["images"] = {name: len(samples) for name, samples in splits.items()}
+    if all(hasattr(run.model.encoder, branch) for branch in BRANCHES):
+        facts |= inspect(run, make_model(config, dataset), splits["val"])
+    return facts, tensors
+
+
+def train_to_the_end(run: Run) -> None:
+    """Train, or go on from the last epoch that is in the run's folder."""
     last = run.out.folder / "last.pt"
     if last.is_file():
-        check_same(run.out, config)
+        check_same(run.out, run.config)
         resume(run, load_state(last))
     else:
-        run.out.write("config.yaml", yaml.safe_dump(as_dict(config), sort_keys=False))
-    for epoch in range(len(run.history), config.optim.epochs):
+        run.out.write("config.yaml", yaml.safe_dump(as_dict(run.config), sort_keys=False))
+    for epoch in range(len(run.history), run.config.optim.epochs):
         began = time.monotonic()
         loss = train_one_epoch(run, epoch)
         run.history.append({"epoch": epoch + 1, "loss": loss, "minutes": (time.monotonic() - began) / 60})
-        print(f"{config.out}: {run.history[-1]}", flush=True)
+        print(f"{run.config.out}: {run.history[-1]}", flush=True)
         run.out.write("last.pt", lambda path: torch.save(state_of(run), path))
-    samples = [*splits["val"], *splits["test"]]
-    model = run.model.eval()
+
+
+def state_of(run: Run) -> dict[str, Any]:
+    """What a training goes on from."""
+    return {
+        "format": FORMAT,
+        "model": run.model.state_dict(),
+        "model_ema": None,
+        "optimizer": run.optimizer.state_dict(),
+        "history": run.history,
+        "best": {},
+    }
+
+
+def measure(run: Run, samples: Sequence[Sample]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What is known of a training that has ended, with its metrics; logits, classes and lesions of the images."""
+    config, model = run.config, run.model.eval()
     with torch.inference_mode():
         logits = torch.cat([model(x).float().cpu() for x in batches_of(run, Images(samples, config.input_size))])
-    labels = targets_of(samples)
-    lesions = sorted({sample.group for sample in samples})
+    labels, lesions = targets_of(samples), sorted({sample.group for sample in samples})
     tensors = {
         "logits": logits.half(),
         "labels": labels.to(torch.uint8),
         "lesions": torch.tensor([lesions.index(sample.group) for sample in samples], dtype=torch.int16),
     }
-    facts: dict[str, Any] = {
+    facts = {
         "epochs": config.optim.epochs,
         "steps": config.optim.epochs * run.sampler.steps,
         "input_size": config.input_size,
-        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "loss": [entry["loss"] for entry in run.history],
         "minutes": round(sum(entry["minutes"] for entry in run.history), 2),
-        "images": {name: len(splits[name]) for name in splits},
         "device": str(run.accelerator.device),
         "precision": config.optim.precision,
     }
-    facts |= summary(logits.softmax(1), labels)
-    if all(hasattr(run.model.encoder, branch) for branch in BRANCHES):
-        facts |= inspect(run, make_model(config, dataset), splits["val"])
-    return facts, tensors
+    return facts | summary(logits.softmax(1), labels), tensors
 
 
 def inspect(run: Run, fresh: Any, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -197,18 +219,6 @@ def inspect(run: Run, fresh: Any, samples: Sequence[Sample]) -> dict[str, Any]:
     after = gradient_shares(run.learner, prepared)
     run.model.load_state_dict(fresh.state_dict())
     return found | {"gradients": {"before": gradient_shares(run.learner, prepared), "after": after}}
-
-
-def state_of(run: Run) -> dict[str, Any]:
-    """What a training goes on from."""
-    return {
-        "format": FORMAT,
-        "model": run.model.state_dict(),
-        "model_ema": None,
-        "optimizer": run.optimizer.state_dict(),
-        "history": run.history,
-        "best": {},
-    }
 
 
 def batches_of(run: Run, images: Images) -> Iterator[Tensor]:
