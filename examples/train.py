@@ -275,6 +275,14 @@ def save(run: Run, entry: dict[str, float]) -> None:
     if not run.best or score_of(entry) > score_of(run.best):
         run.best = dict(entry)
         save_best(run)
+    save_state(run)
+    log(run, "  ".join(f"{name} {value:.4g}" for name, value in entry.items()))
+    run.out.write("history.json", to_json(run.history))
+    run.out.write("curves.png", lambda path: draw_curves(run.history, METRICS, path))
+
+
+def save_state(run: Run) -> None:
+    """Write what :func:`resume` goes on from."""
     state = {
         "format": FORMAT,
         "model": run.model.state_dict(),
@@ -284,13 +292,10 @@ def save(run: Run, entry: dict[str, float]) -> None:
         "best": run.best,
     }
     run.out.write("last.pt", lambda path: torch.save(state, path), sync=True)
-    log(run, "  ".join(f"{name} {value:.4g}" for name, value in entry.items()))
-    run.out.write("history.json", to_json(run.history))
-    run.out.write("curves.png", lambda path: draw_curves(run.history, METRICS, path))
 
 
 def resume(run: Run, state: dict[str, Any]) -> None:
-    """Go on from what :func:`save` wrote."""
+    """Go on from what :func:`save_state` wrote."""
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     if run.ema is not None:

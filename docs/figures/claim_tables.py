@@ -74,9 +74,9 @@ def load_trainings(folder: Path = RESULTS) -> list[Training]:
     """All trainings, in the order of their seeds."""
     found = []
     for path in folder.glob("*.json"):
-        tensors = {name: value.float() for name, value in load_file(path.with_suffix(".safetensors")).items()}
+        facts, tensors = json.loads(path.read_text(encoding="utf-8")), load_file(path.with_suffix(".safetensors"))
         labels, lesions = tensors["labels"].long(), tensors["lesions"].long()
-        found.append(Training(json.loads(path.read_text(encoding="utf-8")), tensors["logits"], labels, lesions))
+        found.append(Training(facts, tensors["logits"].float(), labels, lesions))
     return sorted(found, key=lambda training: training.facts["seed"])
 
 
@@ -197,15 +197,15 @@ def gradients_table(trainings: Sequence[Training], start: str) -> str:
     rows = []
     for variant in ("concat", "fusion", "mfsf2"):
         found = [training.facts["gradients"] for training in of(trainings, start, variant)]
-        cells = []
-        for part in parts:
-            means = [
-                f"{statistics.mean(one[when][part] for one in found):.4f}" if found and part in found[0][when] else "—"
-                for when in ("before", "after")
-            ]
-            cells.append(" → ".join(means) if means[0] != "—" else "—")
-        rows.append([VARIANTS[variant], *cells])
+        rows.append([VARIANTS[variant], *(change(found, part) for part in parts)])
     return markdown(["network", "CNN", "transformer", "fusion", "head"], rows)
+
+
+def change(found: Sequence[dict[str, Any]], part: str) -> str:
+    """Mean before → mean after; a dash for what a network does not have."""
+    if not any(part in one["before"] for one in found):
+        return "—"
+    return " → ".join(f"{statistics.mean(one[when][part] for one in found):.4f}" for when in ("before", "after"))
 
 
 def networks() -> dict[Variant, Any]:

@@ -31,10 +31,10 @@ from inside import BRANCHES, gradient_shares, look_inside
 from losses import Loss
 from metrics import summary
 from model_setup import Model, Optim, build_optimizer
-from run_folder import FORMAT, check_same, load_state
+from run_folder import check_same, load_state
 from safetensors.torch import save
 from torch import Tensor
-from train import Config, Run, prepare, prepare_batch, resume, train_one_epoch
+from train import Config, Run, prepare, prepare_batch, resume, save_state, train_one_epoch
 from train_from_cnn import scale_cnn_rate
 from variants import VARIANTS, Variant, build_variant
 
@@ -145,10 +145,10 @@ def train_network(
     config, dataset, splits, _ = load_data(config)
     run = prepare(config, dataset, splits, OutputFolder(config.out), make_model, make_optimizer)
     train_to_the_end(run)
-    facts, tensors = measure(run, [*splits["val"], *splits["test"]])
+    facts, tensors = measure(run, splits["test"])
     facts["images"] = {name: len(samples) for name, samples in splits.items()}
     if all(hasattr(run.model.encoder, branch) for branch in BRANCHES):
-        facts |= inspect(run, make_model(config, dataset), splits["val"])
+        facts |= inspect(run, make_model(config, dataset))
     return facts, tensors
 
 
@@ -165,26 +165,19 @@ def train_to_the_end(run: Run) -> None:
         loss = train_one_epoch(run, epoch)
         run.history.append({"epoch": epoch + 1, "loss": loss, "minutes": (time.monotonic() - began) / 60})
         print(f"{run.config.out}: {run.history[-1]}", flush=True)
-        run.out.write("last.pt", lambda path: torch.save(state_of(run), path))
+        save_state(run)
 
 
-def state_of(run: Run) -> dict[str, Any]:
-    """What a training goes on from."""
-    return {
-        "format": FORMAT,
-        "model": run.model.state_dict(),
-        "model_ema": None,
-        "optimizer": run.optimizer.state_dict(),
-        "history": run.history,
-        "best": {},
-    }
+def measure(run: Run, test: Sequence[Sample]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What is known of a training that has ended, with its metrics; logits, classes and lesions of the images.
 
-
-def measure(run: Run, samples: Sequence[Sample]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What is known of a training that has ended, with its metrics; logits, classes and lesions of the images."""
+    The images are those of the validation split, which are in memory already, and the given ones.
+    """
     config, model = run.config, run.model.eval()
+    parts = [run.val_images, Images(test, config.input_size)]
     with torch.inference_mode():
-        logits = torch.cat([model(x).float().cpu() for x in batches_of(run, Images(samples, config.input_size))])
+        logits = torch.cat([model(x).float().cpu() for images in parts for x in batches_of(run, images)])
+    samples = [sample for images in parts for sample in images.samples]
     labels, lesions = targets_of(samples), sorted({sample.group for sample in samples})
     tensors = {
         "logits": logits.half(),
@@ -204,16 +197,15 @@ def measure(run: Run, samples: Sequence[Sample]) -> tuple[dict[str, Any], dict[s
     return facts | summary(logits.softmax(1), labels), tensors
 
 
-def inspect(run: Run, fresh: Any, samples: Sequence[Sample]) -> dict[str, Any]:
+def inspect(run: Run, fresh: Any) -> dict[str, Any]:
     """What the parts of a network do, on the validation images; and its gradients, before the training and after.
 
     Args:
         run: of the trained network.
         fresh: the network before the training.
-        samples: the images.
     """
-    batches = list(batches_of(run, Images(samples, run.config.input_size)))
-    found = look_inside(run.model.eval(), batches, targets_of(samples))
+    batches = list(batches_of(run, run.val_images))
+    found = look_inside(run.model.eval(), batches, targets_of(run.val_images.samples))
     first = itertools.islice(make_loader(run.train_images, run.sampler), GRADIENT_BATCHES)
     prepared = [prepare_batch(run, batch) for batch in first]
     after = gradient_shares(run.learner, prepared)
