@@ -24,7 +24,7 @@ from files import OutputFolder, to_json
 from inference import prepare_image
 from metrics import summary
 from models import is_multi_label, load_model
-from paths import path_slices
+from paths import logits_of, without_each_path
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,12 +50,11 @@ def ablate(run: str) -> dict[str, dict[str, float]]:
     for note in notes:
         print(note)
     means = head_inputs(model, splits["train"]).mean(0)
-    inputs = {"all": head_inputs(model, splits["test"])}
-    for name, channels in path_slices(model).items():
-        inputs[f"without {name}"] = dropped = inputs["all"].clone()
-        dropped[:, channels] = means[channels]
+    pooled = head_inputs(model, splits["test"])
+    replaced = without_each_path(model, pooled, means)
+    inputs = {"all": pooled} | {f"without {name}": values for name, values in replaced.items()}
     labels = targets_of(splits["test"])
-    results = {name: measure(model, pooled, labels) for name, pooled in inputs.items()}
+    results = {name: measure(model, values, labels) for name, values in inputs.items()}
     print_table(results, len(labels))
     folder.write(FILE, to_json(results))
     return results
@@ -83,8 +82,7 @@ def head_inputs(model: Any, samples: Sequence[Sample]) -> Tensor:
 @torch.inference_mode()
 def measure(model: Any, pooled: Tensor, labels: Tensor) -> dict[str, float]:
     """Balanced accuracy, and the log loss with each class counting the same, which moves before any decision does."""
-    # The head's average of a 1x1 map is that map.
-    logits = model.forward_head(pooled[:, :, None, None])
+    logits = logits_of(model, pooled)
     losses = F.cross_entropy(logits, labels, reduction="none")
     log_loss = torch.stack([losses[labels == label].mean() for label in labels.unique()]).mean().item()
     return {"balanced_accuracy": summary(logits.softmax(1), labels)["balanced_accuracy"] or 0.0, "log_loss": log_loss}

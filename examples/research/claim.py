@@ -5,7 +5,7 @@
 Every network is trained from random weights (``scratch``) and, where it has a CNN branch, from trained weights of that
 branch (``cnn_start``), once for each seed. A training that ends leaves its numbers, and the logits of the images that
 were held out, in ``--results``; one that was killed goes on from its last epoch. The command may be started several
-times at once: each takes the trainings that no other has begun. ``claim_table.py`` makes the table.
+times at once: each takes the trainings that no other has begun. ``docs/figures/claim_tables.py`` makes the tables.
 """
 
 import itertools

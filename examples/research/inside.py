@@ -21,7 +21,7 @@ from datasets import Data, check_files, read_dataset
 from evaluate import find_splits, for_model
 from files import OutputFolder, to_json
 from metrics import summary
-from paths import path_slices
+from paths import logits_of, without_each_path
 from torch import Tensor, nn
 
 import mfsf2
@@ -85,15 +85,13 @@ def look_inside(model: Any, batches: Sequence[Tensor], labels: Tensor) -> dict[s
         for handle in handles:
             handle.remove()
     pooled = torch.cat(features)
-    without = {"nothing": _measure(_head(model, pooled), labels)}
+    without = {"nothing": _measure(logits_of(model, pooled), labels)}
     for branch in BRANCHES:
         with only_means(getattr(model.encoder, branch), means[branch]):
             without[branch] = _measure(torch.cat([model(x) for x in batches]), labels)
     if isinstance(model, mfsf2.MFSF2):
-        for name, channels in path_slices(model).items():
-            dropped = pooled.clone()
-            dropped[:, channels] = pooled[:, channels].mean(0)
-            without[name] = _measure(_head(model, dropped), labels)
+        for name, values in without_each_path(model, pooled, pooled.mean(0)).items():
+            without[name] = _measure(logits_of(model, values), labels)
     return {"gates": {name: _statistics(torch.cat(values)) for name, values in gates.items()}, "without": without}
 
 
@@ -120,12 +118,6 @@ def _statistics(values: Tensor) -> dict[str, float]:
         "between_channels": values.mean(0).std().item(),
         "between_images": values.std(0).mean().item(),
     }
-
-
-def _head(model: Any, pooled: Tensor) -> Tensor:
-    # The head's average of a 1x1 map is that map.
-    logits: Tensor = model.head(pooled[:, :, None, None])
-    return logits
 
 
 def _measure(logits: Tensor, labels: Tensor) -> dict[str, float | None]:

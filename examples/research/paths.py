@@ -1,11 +1,11 @@
-"""The three paths to a classifier's head, and how to make it use all of them."""
+"""The three paths to a classifier's head: what it is without one of them, and how to make it use them all."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PathDropout", "balance_paths", "path_slices"]
+__all__ = ["PathDropout", "balance_paths", "logits_of", "path_slices", "without_each_path"]
 
 
 def path_slices(model: Any) -> dict[str, slice]:
@@ -14,6 +14,31 @@ def path_slices(model: Any) -> dict[str, slice]:
     r4 = encoder.cnn_chans[-1]
     p4 = r4 + encoder.transformer_chans[-1]
     return {"r4": slice(0, r4), "p4": slice(r4, p4), "P": slice(p4, None)}
+
+
+def without_each_path(model: Any, pooled: Tensor, means: Tensor) -> dict[str, Tensor]:
+    """Inputs of the head with one path replaced, which keeps its scale and takes away what it says about the image.
+
+    Args:
+        model: an MFSF2-NET for classes.
+        pooled: inputs of its head, averaged over their positions, ``(N, C)``.
+        means: what to put in their place, means over images, ``(C,)``.
+
+    Returns:
+        ``(N, C)`` by the path that is left out.
+    """
+    without = {}
+    for name, channels in path_slices(model).items():
+        without[name] = pooled.clone()
+        without[name][:, channels] = means[channels]
+    return without
+
+
+def logits_of(model: Any, pooled: Tensor) -> Tensor:
+    """Logits ``(N, num_classes)`` of averaged inputs of the head ``(N, C)``."""
+    # The head's own average of a 1x1 map is that map.
+    logits: Tensor = model.head(pooled[:, :, None, None])
+    return logits
 
 
 @torch.no_grad()
