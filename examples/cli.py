@@ -1,13 +1,15 @@
 """Command lines of the scripts: typed options, short errors."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from difflib import get_close_matches
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from datasets import DataError
 from jsonargparse import ArgumentParser, auto_cli
@@ -55,9 +57,26 @@ def run_function(function: Callable[..., T], argv: Sequence[str] | None) -> T:
     Ends the script with a message where an argument is unknown, a value is not allowed, or data cannot be used.
     """
     with exit_on_data_error():
-        args = None if argv is None else list(argv)
+        args = join_lists(sys.argv[1:] if argv is None else argv, function)
         result: T = auto_cli(function, args=args, as_positional=False, parser_class=Parser)
         return result
+
+
+def join_lists(argv: Sequence[str], function: Callable[..., Any]) -> list[str]:
+    """``--names a b`` as ``--names '["a", "b"]'`` for each argument that is a list, as jsonargparse wants them."""
+    hints = get_type_hints(function)
+    lists = {f"--{name}": get_args(hint) for name, hint in hints.items() if get_origin(hint) in (list, tuple)}
+    options: list[list[str]] = []
+    for word in argv:
+        if word.startswith("--") or not options:
+            options.append([word])
+        else:
+            options[-1].append(word)
+    for option in options:
+        name, *values = option
+        if name in lists and values and not values[0].startswith("["):
+            option[1:] = [f"[{', '.join(map(json.dumps, values) if str in lists[name] else values)}]"]
+    return list(chain.from_iterable(options))
 
 
 @contextmanager

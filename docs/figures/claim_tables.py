@@ -2,7 +2,8 @@
 
     python docs/figures/claim_tables.py
 
-``--rounds 15`` also times the networks, in processor time of one thread, in turns.
+``--rounds 15`` also times the networks, in processor time of one thread, in turns. ``--results`` takes the trainings
+from another folder than the one in the repository.
 """
 
 import argparse
@@ -41,6 +42,14 @@ PAGE, COSTS = "claim.md", "costs"
 RESULTS = DOCS.parent / "examples" / "research" / "claim_results"
 STARTS = ("scratch", "cnn_start")
 METRICS = {"balanced_accuracy": "balanced accuracy", "auc": "macro AUC", "macro_f1": "macro F1"}
+SETTINGS = ("epochs", "steps", "input_size", "precision", "images")
+COMPARISONS: tuple[tuple[Variant, Variant], ...] = (
+    ("mfsf2", "cnn"),
+    ("mfsf2", "transformer"),
+    ("mfsf2", "concat"),
+    ("mfsf2", "fusion"),
+    ("concat", "cnn"),
+)
 PACKAGE = "mfsf2_tiny_cls.ham10000"
 PARTS = ("nothing", "cnn", "transformer", "r4", "p4", "P")
 STATISTICS = ("mean", "between_channels", "between_images")
@@ -71,12 +80,22 @@ class Training:
 
 
 def load_trainings(folder: Path = RESULTS) -> list[Training]:
-    """All trainings, in the order of their seeds."""
+    """All trainings, in the order of their seeds.
+
+    Raises:
+        ValueError: they differ in their settings or images, or there are none.
+    """
     found = []
     for path in folder.glob("*.json"):
         facts, tensors = json.loads(path.read_text(encoding="utf-8")), load_file(path.with_suffix(".safetensors"))
         labels, lesions = tensors["labels"].long(), tensors["lesions"].long()
         found.append(Training(facts, tensors["logits"].float(), labels, lesions))
+    if not found:
+        raise ValueError(f"{folder} holds no results of claim.py")
+    for training in found:
+        settings = [{key: one.facts.get(key) for key in SETTINGS} for one in (training, found[0])]
+        if settings[0] != settings[1] or not torch.equal(training.labels, found[0].labels):
+            raise ValueError(f"{folder} holds trainings with different settings or images, which one table cannot show")
     return sorted(found, key=lambda training: training.facts["seed"])
 
 
@@ -86,16 +105,24 @@ def of(trainings: Sequence[Training], start: str, variant: str) -> list[Training
     return [training for training in trainings if (training.facts["start"], training.facts["variant"]) == wanted]
 
 
+def name_in(start: str, variant: Variant) -> str:
+    """The name of a network in a table of this start."""
+    return (
+        f"{VARIANTS[variant]} (from random weights)"
+        if (start, variant) == ("cnn_start", "transformer")
+        else VARIANTS[variant]
+    )
+
+
 def results_table(trainings: Sequence[Training], start: str) -> str:
     """Mean and standard deviation over the trainings of each network."""
     rows = []
-    for variant, name in VARIANTS.items():
+    for variant in VARIANTS:
         found = of(trainings, start, variant)
         measured = [training.metrics() for training in found]
         cells = [spread([values[metric] for values in measured]) for metric in METRICS]
         losses = [training.facts["loss"][-1] for training in found]
-        unfair = " (from random weights)" if found and found[0].facts["start"] != start else ""
-        rows.append([f"{name}{unfair}", *cells, spread(losses), len(found)])
+        rows.append([name_in(start, variant), *cells, spread(losses), len(found)])
     return markdown(["network", *METRICS.values(), "loss of the last epoch", "trainings"], rows)
 
 
@@ -106,46 +133,63 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
 
 
-def differences_table(trainings: Sequence[Training], start: str, n_bootstrap: int = 1000) -> str:
-    """MFSF2-NET minus each other network, mean over the seeds that both have, with intervals over the lesions."""
-    pairs = {
-        variant: [
-            (ours, theirs)
-            for ours in of(trainings, start, "mfsf2")
-            for theirs in of(trainings, start, variant)
-            if ours.facts["seed"] == theirs.facts["seed"]
+def trainings_table(trainings: Sequence[Training], start: str) -> str:
+    """The metrics of each training by its seed: networks of one seed saw the same images in the same order."""
+    seeds = sorted({training.facts["seed"] for training in trainings})
+    rows = []
+    for variant in VARIANTS:
+        found = {training.facts["seed"]: training.metrics() for training in of(trainings, start, variant)}
+        cells = [
+            ", ".join(f"{value:.3f}" for value in found[seed].values()) if seed in found else "—" for seed in seeds
         ]
-        for variant in VARIANTS
-        if variant != "mfsf2"
+        rows.append([name_in(start, variant), *cells])
+    return markdown(["network", *(f"seed {seed}" for seed in seeds)], rows)
+
+
+def differences_table(trainings: Sequence[Training], start: str, n_bootstrap: int = 1000) -> str:
+    """One network minus another, mean over the seeds that both have, with intervals over the lesions."""
+    compared = {
+        (one, other): [
+            (a, b)
+            for a in of(trainings, start, one)
+            for b in of(trainings, start, other)
+            if a.facts["seed"] == b.facts["seed"]
+        ]
+        for one, other in COMPARISONS
     }
-    pairs = {variant: found for variant, found in pairs.items() if found}
-    if not pairs:
+    compared = {variants: pairs for variants, pairs in compared.items() if pairs}
+    if not compared:
         return "No pair of trainings yet."
 
-    def measure(at: Tensor | slice) -> dict[str, float]:
+    def measure(at: Tensor | slice) -> dict[str, list[float]]:
         # Each training once, not once a pair.
-        used = {id(training): training for found in pairs.values() for pair in found for training in pair}
+        used = {id(training): training for pairs in compared.values() for pair in pairs for training in pair}
         values = {key: training.metrics(at) for key, training in used.items()}
         return {
-            f"{variant} {metric}": statistics.mean(values[id(a)][metric] - values[id(b)][metric] for a, b in found)
-            for variant, found in pairs.items()
+            f"{variants} {metric}": [values[id(a)][metric] - values[id(b)][metric] for a, b in pairs]
+            for variants, pairs in compared.items()
             for metric in METRICS
         }
 
-    some = next(iter(pairs.values()))[0][0]
-    point = measure(slice(None))
-    intervals = bootstrap(measure, [str(lesion) for lesion in some.lesions.tolist()], n_bootstrap)
+    def means(at: Tensor | slice) -> dict[str, float]:
+        return {key: statistics.mean(found) for key, found in measure(at).items()}
+
+    some = next(iter(compared.values()))[0][0]
+    points = measure(slice(None))
+    intervals = bootstrap(means, [str(lesion) for lesion in some.lesions.tolist()], n_bootstrap)
     rows = []
-    for variant, found in pairs.items():
-        cells = [interval(point[key], *intervals[key]) for key in (f"{variant} {metric}" for metric in METRICS)]
-        rows.append([VARIANTS[variant], *cells, len(found)])
-    return markdown(["MFSF2-NET minus", *METRICS.values(), "pairs"], rows)
+    for (one, other), pairs in compared.items():
+        keys = [f"{(one, other)} {metric}" for metric in METRICS]
+        cells = [interval(points[key], *intervals[key]) for key in keys]
+        rows.append([VARIANTS[one], name_in(start, other), *cells, len(pairs)])
+    return markdown(["network", "minus", *METRICS.values(), "pairs"], rows)
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """A difference with its interval; bold where the interval leaves out 0."""
-    text = f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
-    return f"**{text}**" if low > 0 or high < 0 else text
+def interval(values: Sequence[float], low: float, high: float) -> str:
+    """Mean of the pairs' differences with its interval; bold where that leaves out 0 and all pairs agree in sign."""
+    text = f"{statistics.mean(values):+.3f} ({low:+.3f} to {high:+.3f})"
+    clear = (low > 0 and min(values) > 0) or (high < 0 and max(values) < 0)
+    return f"**{text}**" if clear else text
 
 
 def without_table(trainings: Sequence[Training], start: str) -> str:
@@ -238,6 +282,7 @@ def costs_table(rounds: int) -> str:
 
 TABLES = {
     "results": results_table,
+    "trainings": trainings_table,
     "differences": differences_table,
     "without": without_table,
     "gates": gates_table,
@@ -249,16 +294,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Write the tables in docs/claim.md.")
     parser.add_argument("--rounds", type=int, default=0, help="how often each network is timed; 0 for no times")
-    rounds = parser.parse_args(argv).rounds
-    trainings = load_trainings()
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder that claim.py wrote its results to")
+    args = parser.parse_args(argv)
+    trainings = load_trainings(args.results)
     for name, make in TABLES.items():
         for start in STARTS:
             put(PAGE, f"{name} {start}", make(trainings, start))
     for name, table in package_tables().items():
         put(PAGE, name, table)
-    if rounds:
+    if args.rounds:
         torch.set_num_threads(1)
-        put(PAGE, COSTS, costs_table(rounds))
+        put(PAGE, COSTS, costs_table(args.rounds))
 
 
 if __name__ == "__main__":

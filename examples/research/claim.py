@@ -4,16 +4,19 @@
 
 Every network is trained from random weights (``scratch``) and, where it has a CNN branch, from trained weights of that
 branch (``cnn_start``), once for each seed. A training that ends leaves its numbers, and the logits of the images that
-were held out, in ``--results``; one that was killed goes on from its last epoch. The command may be started several
-times at once: each takes the trainings that no other has begun. ``docs/figures/claim_tables.py`` makes the tables.
+were held out, in ``--results``, and is not repeated; one that was killed goes on from its last epoch. The command may
+be started several times at once: each takes the trainings that no other has begun. ``docs/figures/claim_tables.py``
+makes the tables.
 """
 
 import itertools
+import json
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,7 +69,7 @@ def claim(
         folder: of HAM10000.
         cnn_weights: safetensors file of the CNN branch, with timm's keys; it may be partial.
         out: folder for what trainings go on from.
-        results: folder for the numbers and logits.
+        results: folder for the numbers and logits; all that it holds must be of the same settings.
         split_file: which images are trained on; the others are held out.
         seeds: of the first weights and the order of the images; a training each.
         epochs: how often all images are drawn.
@@ -80,26 +83,56 @@ def claim(
         raise DataError(f"cnn_weights={cnn_weights}: no such file")
     torch.set_num_threads(threads)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    for seed, start, variant in plan(seeds):
-        name = f"{start}-{variant}-{seed}"
-        place = OutputFolder(Path(results).expanduser())
-        config = Config(
+    try:
+        same = Config(
             data=TrainData("ham10000", folder, split_file=split_file, memory="cpu", check=False),
             task="cls",
-            out=str(Path(out).expanduser() / name),
+            out=str(Path(out).expanduser()),
             model=Model(pretrained=False),
             optim=Optim(lr=1e-3, epochs=epochs, warmup_epochs=0.3, batch_size=batch_size, precision=precision),
             loss=Loss(balance="logits"),
             input_size=input_size,
-            seed=seed,
             device=device,
         )
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    place = OutputFolder(Path(results).expanduser())
+    check_results(place.folder, same)
+    for seed, start, variant in plan(seeds):
+        name = f"{start}-{variant}-{seed}"
+        config = replace(same, out=f"{same.out}/{name}", seed=seed)
         with alone(Path(config.out)) as free:
             if free and not (place.folder / f"{name}.json").exists():
                 weights = str(Path(cnn_weights).expanduser()) if start == "cnn_start" else None
                 facts, tensors = train_network(config, variant, weights)
                 place.write(f"{name}.safetensors", save(tensors))
                 place.write(f"{name}.json", to_json({"variant": variant, "start": start, "seed": seed, **facts}))
+                # Some 100 to 200 MB, of no use once the training is done; what a kill left of it, too.
+                for path in Path(config.out).glob("*last.pt"):
+                    path.unlink()
+
+
+def check_results(folder: Path, config: Config) -> None:
+    """Check that what a folder holds is of trainings with these settings: one table shows all of them.
+
+    Raises:
+        DataError: names a training and how it differs.
+    """
+    optim = config.optim
+    for path in sorted(folder.glob("*.json")):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        wanted = {
+            "epochs": optim.epochs,
+            "input_size": config.input_size,
+            "precision": optim.precision,
+            "steps": facts["images"]["train"] // optim.batch_size * optim.epochs,
+        }
+        for key, value in wanted.items():
+            if facts[key] != value:
+                raise DataError(
+                    f"results={folder}: {path.name} is of a training with {key} {facts[key]}, and here it is {value}; "
+                    "give another --results"
+                )
 
 
 def plan(seeds: Sequence[int]) -> Iterator[tuple[int, Start, Variant]]:

@@ -42,7 +42,7 @@ def compare(
     """Measure models on the same images, with paired bootstrap intervals of their differences. Research only.
 
     Args:
-        checkpoints: two or more folders, ``best`` of a run, or names with their pretrained tags.
+        checkpoints: two or more folders, ``best`` of a run, or names with their pretrained tags; one after the other.
         data: the data set.
         split_file: the split of the trainings, ``split.json``.
         out: folder that receives compared.json.
@@ -70,7 +70,12 @@ def compare(
         check_files(samples, dataset.mask_format)
         predictions = predict_samples(model, samples, Accelerator(), dataset.mask_format, tta=tta)
         measures[checkpoint] = Measure(predictions, samples, dataset)
-    results = differences(measures, [sample.group for sample in samples], n_bootstrap)
+    groups = [sample.group for sample in samples]
+    results = differences(measures, groups, n_bootstrap)
+    print(
+        f"{split} split: {len(samples)} images of {len(set(groups))} {dataset.group_kind}s; differences from "
+        f"{checkpoints[0]} (95 % interval)"
+    )
     print_table(results)
     folder.write(FILE, to_json(results))
     return results

@@ -57,7 +57,7 @@ def inside(checkpoint: str, data: Data, split_file: str, out: str) -> dict[str, 
     images = Images(splits["val"], model.pretrained_cfg["input_size"][1])
     batches = [normalize(batch["image"].float() / 255, model.pretrained_cfg) for batch in make_loader(images, 32)]
     found = look_inside(model, batches, targets_of(splits["val"]))
-    folder.write(FILE, to_json(found))
+    print(f"wrote {folder.write(FILE, to_json(found))}")
     return found
 
 

@@ -187,12 +187,12 @@ def test_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim, "plan", lambda seeds: [(0, "cnn_start", "concat"), (0, "scratch", "mfsf2")])
     monkeypatch.setattr(claim, "GRADIENT_BATCHES", 1)
 
-    def run(name: str) -> None:
+    def run(name: str, *more: str) -> None:
         forget_accelerator()
         given = ["--folder", str(ham), "--cnn_weights", str(tmp_path / "cnn.safetensors"), "--device", "cpu"]
         given += ["--split_file", str(tmp_path / "split.json"), "--epochs", "2", "--input_size", "64"]
         given += ["--batch_size", "8", "--out", str(tmp_path / f"{name}_runs"), "--results", str(tmp_path / name)]
-        claim.main(given)
+        claim.main([*given, *more])
 
     run("one")
     train_one_epoch = claim.train_one_epoch
@@ -217,8 +217,19 @@ def test_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(one["loss"]) == 2 and one["steps"] == 2 * (len(splits["train"]) // 8)
         assert list(one["gradients"]) == ["before", "after"]
         assert one["without"]["nothing"]["auc"] is not None
+    # What a training goes on from is of no use once it has ended.
+    assert not list((tmp_path / "one_runs").glob("*/*last.pt"))
     monkeypatch.setattr(claim, "train_network", lambda *_: pytest.fail("trained again"))
     run("two")
+    for option, value, message in (
+        ("--epochs", "3", "with epochs 2, and here it is 3; give another --results"),
+        ("--input_size", "96", "with input_size 64, and here it is 96"),
+        ("--batch_size", "4", "with steps .*, and here it is"),
+        ("--precision", "bf16", "with precision no, and here it is bf16"),
+        ("--input_size", "20", "input_size=20 must be"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run("two", option, value)
     tables = claim_tables.load_trainings(tmp_path / "two")
     assert [training.facts["variant"] for training in tables] == ["concat", "mfsf2"]
     assert tables[0].metrics()["balanced_accuracy"] == pytest.approx(tables[0].facts["balanced_accuracy"], abs=0.02)
@@ -232,16 +243,17 @@ def write_training(folder: Path, start: str, variant: str, seed: int, quality: f
     generator = torch.Generator().manual_seed(seed + noise)
     labels = torch.arange(210) % 7
     logits = torch.randn(210, 7, generator=generator) + quality * nn.functional.one_hot(labels, 7)
-    facts = {"variant": variant, "start": start, "seed": seed, "loss": [2.0, 1.0 / quality]}
+    facts = {"variant": variant, "start": start, "seed": seed, "epochs": 2, "loss": [2.0, 1.0 / quality]}
     name = f"{start}-{variant}-{seed}"
     (folder / f"{name}.json").write_text(json.dumps(facts))
     tensors = {"labels": labels.to(torch.uint8), "lesions": (torch.arange(210) // 2).short(), "logits": logits.half()}
     save_file(tensors, folder / f"{name}.safetensors")
 
 
-def rows_of(table: str) -> dict[str, list[str]]:
+def rows_of(table: str, keys: int = 1) -> dict[str, list[str]]:
+    """The rows by the text of their first columns."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    return {line[0]: line[1:] for line in lines[2:]}
+    return {" minus ".join(line[:keys]): line[keys:] for line in lines[2:]}
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -260,15 +272,54 @@ def test_tables(tmp_path: Path) -> None:
     assert rows[VARIANTS["concat"]][1] == f"{mean:.3f} ± {deviation:.3f}"
     assert rows[VARIANTS["fusion"]] == ["—"] * 4 + ["0"]
     assert rows[VARIANTS["cnn"]][3:] == ["0.333", "1"]
-    rows = rows_of(claim_tables.differences_table(trainings, "cnn_start", n_bootstrap=50))
-    assert {name: row[-1] for name, row in rows.items()} == {
-        VARIANTS["cnn"]: "1", VARIANTS["transformer"]: "2", VARIANTS["concat"]: "2",
-    }  # fmt: skip
+    rows = rows_of(claim_tables.trainings_table(trainings, "cnn_start"))
+    assert rows[VARIANTS["cnn"]][0] == "—" and rows[VARIANTS["fusion"]] == ["—", "—"]
+    assert [float(cell.split(", ")[1]) for cell in rows[VARIANTS["concat"]]] == pytest.approx(values, abs=6e-4)
+    rows = rows_of(claim_tables.differences_table(trainings, "cnn_start", n_bootstrap=50), keys=2)
+    transformer = f"{VARIANTS['transformer']} (from random weights)"
+    of_ours = {name.removeprefix("MFSF2-NET minus "): row for name, row in rows.items()}
+    assert {name: row[-1] for name, row in of_ours.items()} == {
+        VARIANTS["cnn"]: "1",
+        transformer: "2",
+        VARIANTS["concat"]: "2",
+        f"{VARIANTS['concat']} minus {VARIANTS['cnn']}": "1",
+    }
     # The same logits of the same seed: no difference, and no interval around it.
-    assert rows[VARIANTS["cnn"]][0] == "+0.000 (+0.000 to +0.000)"
-    assert rows[VARIANTS["concat"]][0].startswith("**+0.") and "**" not in rows[VARIANTS["transformer"]][0]
+    assert of_ours[VARIANTS["cnn"]][0] == "+0.000 (+0.000 to +0.000)"
+    assert of_ours[VARIANTS["concat"]][0].startswith("**+0.") and "**" not in of_ours[transformer][0]
     empty = claim_tables.differences_table(trainings, "scratch", n_bootstrap=5)
     assert empty == "No pair of trainings yet."
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high", "bold"),
+    [
+        ([0.2, 0.1], 0.05, 0.2, True),
+        ([0.4, -0.1], 0.05, 0.2, False),
+        ([-0.2, -0.1], -0.2, -0.05, True),
+        ([-0.4, 0.1], -0.2, -0.05, False),
+        ([0.2, 0.1], -0.05, 0.2, False),
+    ],
+)
+def test_bold_needs_all_trainings(values: list[float], low: float, high: float, bold: bool) -> None:
+    assert ("**" in claim_tables.interval(values, low, high)) == bold
+
+
+def test_no_table_of_different_trainings(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no results"):
+        claim_tables.load_trainings(tmp_path)
+    for seed in (0, 1):
+        write_training(tmp_path, "scratch", "cnn", seed, 3.0)
+    assert len(claim_tables.load_trainings(tmp_path)) == 2
+    path = tmp_path / "scratch-cnn-1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"epochs": 10}))
+    with pytest.raises(ValueError, match="different settings or images"):
+        claim_tables.load_trainings(tmp_path)
+    write_training(tmp_path, "scratch", "cnn", 1, 3.0)
+    tensors = load_file(tmp_path / "scratch-cnn-1.safetensors")
+    save_file(tensors | {"labels": tensors["labels"].flip(0)}, tmp_path / "scratch-cnn-1.safetensors")
+    with pytest.raises(ValueError, match="different settings or images"):
+        claim_tables.load_trainings(tmp_path)
 
 
 def test_paired_interval_is_that_of_the_difference() -> None:
@@ -279,7 +330,7 @@ def test_paired_interval_is_that_of_the_difference() -> None:
     for seed, variant in enumerate(("mfsf2", "cnn")):
         logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(seed)) + nn.functional.one_hot(labels, 3)
         pair.append(claim_tables.Training({"variant": variant, "start": "scratch", "seed": 0}, logits, labels, lesions))
-    row = rows_of(claim_tables.differences_table(pair, "scratch", n_bootstrap=200))[VARIANTS["cnn"]]
+    (row,) = rows_of(claim_tables.differences_table(pair, "scratch", n_bootstrap=200), keys=2).values()
     accuracy, low, high = (float(number) for number in re.findall(r"[+-][\d.]+", row[0]))
     generator, differences = torch.Generator().manual_seed(1), []
     right = [(one.logits.argmax(1) == labels).float() for one in pair]

@@ -1,6 +1,7 @@
 """Two models on the same images: the paired differences, against a bootstrap by hand."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,21 @@ def test_compare(given: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.C
     root, more = given
     names = [str(root / "one"), str(root / "two")]
     for options in ([], ["--split", "test"], ["--tta", "true"]):
-        results = compare.main(["--checkpoints", json.dumps(names), "--out", str(tmp_path), *more, *options])
+        results = compare.main(["--checkpoints", *names, "--out", str(tmp_path), *more, *options])
         assert list(results) == names and json.loads((tmp_path / "compared.json").read_text())
         # Dice of the one that has masks; differences of what both have.
         assert "dice" not in results[names[0]] and 0 <= results[names[1]]["dice"] <= 1
         assert set(results[names[1]]["difference"]) == {"balanced_accuracy", "auc", "macro_f1"}
         difference = results[names[1]]["auc"] - results[names[0]]["auc"]
         assert results[names[1]]["difference"]["auc"] == pytest.approx(difference)
-    assert "auc" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "auc" in printed
+    for split in ("val", "test"):
+        assert re.search(
+            rf"^{split} split: \d+ images of \d+ lesions; differences from {names[0]} ", printed, re.MULTILINE
+        )
+    # As jsonargparse takes lists, too.
+    assert compare.main(["--checkpoints", json.dumps(names), "--out", str(tmp_path), *more]).keys() == results.keys()
 
 
 @pytest.mark.parametrize(

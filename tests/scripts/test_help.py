@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli import check_ranges
+from cli import check_ranges, run_function
 from runs import EXAMPLES
 
 SCRIPTS = sorted(
@@ -84,6 +84,31 @@ def test_unknown_option(
     assert caught.value.code == 2 and not printed.out
     assert "no_such_option" in printed.err and "usage" not in printed.err and len(printed.err.splitlines()) <= 3
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--names", "a", "b.c,d"], {"names": ["a", "b.c,d"]}),
+        (["--names=a", "--numbers", "3"], None),
+        (["--names", "a", "--numbers", "3", "-1"], {"names": ["a"], "numbers": (3, -1)}),
+        (["--names", '["a", "1"]', "--numbers", "[1, 2]"], {"names": ["a", "1"], "numbers": (1, 2)}),
+        (["--names", "1", "--text", "[x]"], {"names": ["1"], "text": "[x]"}),
+        (["--names", "a", "--text", "x", "y"], None),
+        (["--names", "a", "--numbers", "x"], None),
+    ],
+)
+def test_lists(given: list[str], expected: dict[str, Any] | None) -> None:
+    """Values of a list stand one after the other, as a shell expands them."""
+
+    def function(names: list[str], numbers: tuple[int, ...] = (0,), text: str = "") -> dict[str, Any]:
+        return {"names": names, "numbers": numbers, "text": text}
+
+    if expected is None:
+        with pytest.raises(SystemExit):
+            run_function(function, given)
+    else:
+        assert run_function(function, given) == {"numbers": (0,), "text": "", **expected}
 
 
 @dataclass
