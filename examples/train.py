@@ -57,7 +57,8 @@ class Config:
 
     Attributes:
         data, model, augment, optim, loss: see there.
-        task: what is learned; None for all that the data have: classes, masks or both, with ``rcm_`` of two modalities.
+        task: what is learned; None for all that the data have: classes, masks or both, with ``rcm_`` of two modalities;
+            of HAM10000, whose masks are a download of their own, the classes.
         out: folder of the run.
         input_size: height and width of the model's input.
         seed: of the split, the weights and the order.
