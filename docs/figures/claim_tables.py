@@ -99,19 +99,21 @@ def load_trainings(folder: Path = RESULTS) -> list[Training]:
     return sorted(found, key=lambda training: training.facts["seed"])
 
 
+def start_of(start: str, variant: str) -> str:
+    """What a network of this table starts from; the transformer branch has no start but random weights."""
+    return "scratch" if variant == "transformer" else start
+
+
 def of(trainings: Sequence[Training], start: str, variant: str) -> list[Training]:
-    """The trainings of a network; the transformer branch has no start but random weights."""
-    wanted = ("scratch" if variant == "transformer" else start, variant)
+    """The trainings of a network."""
+    wanted = (start_of(start, variant), variant)
     return [training for training in trainings if (training.facts["start"], training.facts["variant"]) == wanted]
 
 
 def name_in(start: str, variant: Variant) -> str:
     """The name of a network in a table of this start."""
-    return (
-        f"{VARIANTS[variant]} (from random weights)"
-        if (start, variant) == ("cnn_start", "transformer")
-        else VARIANTS[variant]
-    )
+    unfair = "" if start_of(start, variant) == start else " (from random weights)"
+    return f"{VARIANTS[variant]}{unfair}"
 
 
 def results_table(trainings: Sequence[Training], start: str) -> str:
